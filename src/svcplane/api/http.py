@@ -1,0 +1,54 @@
+"""Requests and responses without a transport: what client and server agree on, over sockets or in process.
+
+Pure values.  `server` offers `async def handle(Request) -> Response`; `client` sends Requests through a
+Transport, of which one opens sockets and one calls a handler in the same process.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who asks.  `groups` as in the token file; `system:masters` may do everything."""
+
+    name: str
+    groups: frozenset[str] = frozenset()
+    uid: str = ""
+
+
+IN_PROCESS_USER = User("system:svcplane", frozenset({"system:masters", "system:authenticated"}))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`path` is decoded and without query; `query` keeps order and repeats; header names are lower case."""
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    user: User | None = None
+    remote: str = ""
+
+    def param(self, name: str, default: str = "") -> str:
+        """The first value of a query parameter."""
+        return next((value for key, value in self.query if key == name), default)
+
+
+@dataclass(slots=True)
+class Response:
+    """A whole `body`, or a `stream` of chunks (watches, followed logs) that ends when the server ends it.
+
+    Whoever takes a Response with a stream must close it (`aclose`) when done.
+    """
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    stream: AsyncIterator[bytes] | None = None
+
+
+Handler = Callable[[Request], Awaitable[Response]]
