@@ -409,7 +409,7 @@ def decode_elements(raw: bytes) -> Iterator[o.Element]:
             value = attributes(found[2])
             data = value[1] if 1 in value else _read_verdict(value[2])
         key = attributes(found[1])[1] if 1 in found else b""
-        if len(found) <= 2:
+        if len(found) <= (2 if 2 in found else 1):
             yield o.Element(key, data)
             continue
         yield o.Element(
