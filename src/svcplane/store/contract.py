@@ -66,13 +66,18 @@ class KeyValue:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A put (`value` set) or a delete (`value` None).  `previous` is None for a creation."""
+    """A put (`value` set) or a delete (`value` None).  `previous` is None for a creation.
+
+    `created`: the revision of the creation of the object that was put or deleted; `previous_revision`: of its
+    last change before this one, 0 for a creation.
+    """
 
     key: str
     value: bytes | None
     previous: bytes | None
     revision: Revision
     created: Revision
+    previous_revision: Revision = Revision(0)
 
 
 @dataclass(frozen=True, slots=True)
