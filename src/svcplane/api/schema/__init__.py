@@ -1,0 +1,87 @@
+"""THE schema: every type the server accepts, field by field.  Pure; read once from `types.json`.
+
+A type expression is `string`, `int`, `bool`, `float`, `time`, `microtime`, `quantity`, `intstr`, `any`, a type's
+name, `[T]` for a list or `{T}` for a map of strings to T.  `merge` adds what patches need: by which keys the
+items of a list are told apart.  Source: the published OpenAPI of Kubernetes v1.
+"""
+
+import functools
+import importlib.resources
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from svcplane.api.schema.merge import LIST_KEYS, SET_LISTS, STRATEGIC_KEYS
+from svcplane.api.schema.zero import KEPT_WHEN_EMPTY, POINTER_STRINGS, VALUE_SCALARS
+
+Shape = Literal["scalar", "struct", "list", "map"]
+SCALARS = frozenset({"string", "int", "bool", "float", "time", "microtime", "quantity", "intstr", "any"})
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """A parsed type expression.  `name`: of a scalar or struct; `item`: of a list or map."""
+
+    shape: Shape
+    name: str = ""
+    item: "Type | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """`list_keys`: identity of items for apply (empty: atomic, unless `is_set`).  `strategic_key`: identity for
+    strategic merge.  `drop_zero`: 0 and false are as good as absent.  `keep_empty`: "" and [] are kept."""
+
+    name: str
+    type: Type
+    required: bool
+    list_keys: tuple[str, ...]
+    is_set: bool
+    strategic_key: str
+    drop_zero: bool
+    keep_empty: bool
+
+
+@functools.cache
+def parse(expression: str) -> Type:
+    if expression.startswith("["):
+        return Type("list", item=parse(expression[1:-1]))
+    if expression.startswith("{"):
+        return Type("map", item=parse(expression[1:-1]))
+    return Type("scalar" if expression in SCALARS else "struct", expression)
+
+
+@functools.cache
+def _types() -> dict[str, dict[str, object]]:
+    raw = importlib.resources.files(__package__).joinpath("types.json").read_bytes()
+    types: dict[str, dict[str, object]] = msgspec.json.decode(raw)
+    return types
+
+
+def type_names() -> list[str]:
+    return sorted(_types())
+
+
+@functools.cache
+def fields_of(name: str) -> dict[str, Field]:
+    """The fields of a struct type.  Raises KeyError for an unknown one."""
+    raw = _types()[name]
+    required = raw.get("!required", ())
+    assert isinstance(required, list | tuple)
+    found: dict[str, Field] = {}
+    for field, expression in raw.items():
+        if field == "!required" or not isinstance(expression, str):
+            continue
+        place = f"{name}.{field}"
+        found[field] = Field(
+            name=field,
+            type=parse(expression),
+            required=field in required,
+            list_keys=LIST_KEYS.get(place, ()),
+            is_set=place in SET_LISTS,
+            strategic_key=STRATEGIC_KEYS.get(place, ""),
+            drop_zero=place in VALUE_SCALARS,
+            keep_empty=place in KEPT_WHEN_EMPTY or place in POINTER_STRINGS,
+        )
+    return found
