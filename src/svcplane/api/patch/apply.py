@@ -1,0 +1,177 @@
+"""Server-side apply: merge what a manager declares, refuse what others own, remove what it no longer declares.
+
+Pure.  Source: KEP-555; sigs.k8s.io/structured-merge-diff/merge.
+"""
+
+import json
+from typing import Any
+
+from svcplane.api.patch.managed import (
+    Entry,
+    FieldSet,
+    Manager,
+    Path,
+    item_key,
+    object_leaves,
+    read_entries,
+    write_entries,
+)
+from svcplane.api.schema import Field, Type, fields_of
+from svcplane.api.status import StatusError
+
+
+def apply(
+    live: dict[str, Any] | None,
+    patch: dict[str, Any],
+    manager: Manager,
+    *,
+    force: bool,
+    now: str,
+    kind: str,
+    api_version: str,
+) -> dict[str, Any]:
+    """The object after the apply, with managedFields.  Raises StatusError 409 for conflicts."""
+    wanted = object_leaves(patch, kind)
+    entries = read_entries(live) if live is not None else []
+    present = object_leaves(live, kind) if live is not None else {}
+    conflicts = _conflicts(wanted, present, entries, manager)
+    if conflicts and not force:
+        raise conflict_error(conflicts)
+    lost = {path for path, _ in conflicts}
+    own: FieldSet = next((entry.fields for entry in entries if entry.manager == manager), frozenset())
+    others = [Entry(entry.manager, entry.time, entry.fields - lost) for entry in entries if entry.manager != manager]
+    merged = _merge(live or {}, patch, Type("struct", kind), None)
+    owned_by_others = frozenset().union(*(entry.fields for entry in others)) if others else frozenset()
+    doomed = {path for path in own - wanted.keys() if path not in owned_by_others}
+    result = _prune(merged, Type("struct", kind), None, (), doomed, wanted.keys() | owned_by_others)
+    before = next((entry for entry in entries if entry.manager == manager), None)
+    unchanged = before is not None and before.fields == wanted.keys() and not lost
+    time = before.time if unchanged and before is not None else now
+    result.setdefault("metadata", {})
+    write_entries(result, [*others, Entry(manager, time, frozenset(wanted))], api_version)
+    return dict(result)
+
+
+def _conflicts(
+    wanted: dict[Path, Any], present: dict[Path, Any], entries: list[Entry], manager: Manager
+) -> list[tuple[Path, Entry]]:
+    found = []
+    for entry in entries:
+        if entry.manager == manager:
+            continue
+        for path in sorted(entry.fields & wanted.keys()):
+            if path[-1] != "." and present.get(path) != wanted[path]:
+                found.append((path, entry))
+    return found
+
+
+def conflict_error(conflicts: list[tuple[Path, Entry]]) -> StatusError:
+    """409 as upstream words it: one line for one conflict, a list by manager for several."""
+    causes, texts = [], []
+    for path, entry in conflicts:
+        who = f'conflict with "{entry.manager.name}"'
+        if entry.manager.subresource:
+            who += f' with subresource "{entry.manager.subresource}"'
+        if entry.manager.operation != "Apply":
+            who += f" using {entry_version(entry)}"
+        causes.append({"reason": "FieldManagerConflict", "message": who, "field": dotted(path)})
+        texts.append((who, dotted(path)))
+    if len(conflicts) == 1:
+        detail = f"{texts[0][0]}: {texts[0][1]}"
+        noun = "1 conflict"
+    else:
+        noun = f"{len(conflicts)} conflicts"
+        grouped: dict[str, list[str]] = {}
+        for who, field in texts:
+            grouped.setdefault(who, []).append(field)
+        parts = []
+        for who, names in grouped.items():
+            if len(names) == 1:
+                parts.append(f"{who}: {names[0]}")
+            else:
+                parts.append(f"conflicts{who.removeprefix('conflict')}:\n" + "\n".join(f"- {name}" for name in names))
+        detail = "\n".join(parts)
+    return StatusError(409, "Conflict", f"Apply failed with {noun}: {detail}", {"causes": causes})
+
+
+def entry_version(entry: Entry) -> str:
+    return f"v1 at {entry.time}" if entry.time else "v1"
+
+
+def dotted(path: Path) -> str:
+    """`.spec.ports[port=80,protocol="TCP"].targetPort`."""
+    text = ""
+    for element in path:
+        kind, _, body = element.partition(":")
+        if kind == "f":
+            text += f".{body}"
+        elif kind == "k":
+            keys = json.loads(body)
+            text += "[" + ",".join(f"{key}={json.dumps(value)}" for key, value in keys.items()) + "]"
+        elif kind == "v":
+            text += f"[={body}]"
+    return text
+
+
+def _merge(live: Any, patch: Any, type_: Type, field: Field | None) -> Any:
+    if type_.shape == "struct" and isinstance(patch, dict):
+        result = dict(live) if isinstance(live, dict) else {}
+        fields = fields_of(type_.name)
+        for key, value in patch.items():
+            spec = fields.get(key)
+            result[key] = _merge(result.get(key), value, spec.type, spec) if spec else value
+        return result
+    if type_.shape == "map" and isinstance(patch, dict) and field is not None and field.name != "selector":
+        return {**(live if isinstance(live, dict) else {}), **patch}
+    if type_.shape == "list" and isinstance(patch, list) and field is not None and type_.item is not None:
+        current = live if isinstance(live, list) else []
+        if field.list_keys:
+            return _merge_items(current, patch, type_.item, field.list_keys)
+        if field.is_set:
+            return [*current, *(value for value in patch if value not in current)]
+    return patch
+
+
+def _merge_items(live: list[Any], patch: list[Any], item: Type, keys: tuple[str, ...]) -> list[Any]:
+    """Applied items in their order, items of others keep their place relative to their predecessor."""
+    by_key = {item_key(value, keys): value for value in live}
+    wanted = [item_key(value, keys) for value in patch]
+    merged = {key: _merge(by_key.get(key), value, item, None) for key, value in zip(wanted, patch, strict=True)}
+    if [key for key in by_key if key in merged] == [key for key in wanted if key in by_key]:
+        result = [merged.pop(key, value) for key, value in by_key.items()]
+        return result + list(merged.values())
+    return list(merged.values()) + [value for key, value in by_key.items() if key not in wanted]
+
+
+def _prune(
+    value: Any, type_: Type, field: Field | None, path: Path, doomed: set[Path], kept: "FieldSet | set[Path]"
+) -> Any:
+    """The value without doomed paths.  A keyed item goes when its `.` is doomed and nobody owns a part of it."""
+    if not any(candidate[: len(path)] == path for candidate in doomed):
+        return value
+    if type_.shape == "struct" and isinstance(value, dict):
+        fields = fields_of(type_.name)
+        result = {}
+        for key, inner in value.items():
+            place = (*path, f"f:{key}")
+            spec = fields.get(key)
+            if place in doomed or spec is None:
+                if place not in doomed:
+                    result[key] = inner
+                continue
+            result[key] = _prune(inner, spec.type, spec, place, doomed, kept)
+        return result
+    if type_.shape == "map" and isinstance(value, dict):
+        return {key: inner for key, inner in value.items() if (*path, f"f:{key}") not in doomed}
+    if type_.shape == "list" and isinstance(value, list) and field is not None and type_.item is not None:
+        if field.is_set:
+            return [inner for inner in value if (*path, f"v:{json.dumps(inner)}") not in doomed]
+        if field.list_keys:
+            items = []
+            for inner in value:
+                place = (*path, item_key(inner, field.list_keys))
+                if (*place, ".") in doomed and not any(owned[: len(place)] == place for owned in kept):
+                    continue
+                items.append(_prune(inner, type_.item, None, place, doomed, kept))
+            return items
+    return value

@@ -1,0 +1,173 @@
+"""Who owns which field: field sets and `metadata.managedFields`.  Pure.
+
+A field set is a set of paths; a path is a tuple of FieldsV1 elements: `f:name`, `k:{...}` for an item of a keyed
+list, `v:...` for a member of a set, and a last `.` for the item itself.
+Source: KEP-555; sigs.k8s.io/structured-merge-diff fieldpath.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from svcplane.api.schema import Field, Type, fields_of
+
+Path = tuple[str, ...]
+FieldSet = frozenset[Path]
+_UNTRACKED = {
+    ("f:apiVersion",),
+    ("f:kind",),
+    *(
+        ("f:metadata", f"f:{name}")
+        for name in (
+            "name",
+            "namespace",
+            "creationTimestamp",
+            "selfLink",
+            "uid",
+            "generation",
+            "managedFields",
+            "resourceVersion",
+        )
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """Identity of an entry.  `operation` is Apply or Update."""
+
+    name: str
+    operation: str
+    subresource: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    manager: Manager
+    time: str
+    fields: FieldSet
+
+
+def item_key(item: Any, keys: tuple[str, ...]) -> str:
+    """`k:{"port":80,"protocol":"TCP"}`; the protocol of a port defaults to TCP."""
+    found = {key: item.get(key, "TCP" if key == "protocol" else None) for key in sorted(keys)}
+    return "k:" + json.dumps({k: v for k, v in found.items() if v is not None}, separators=(",", ":"))
+
+
+def leaves(value: Any, type_: Type, field: Field | None = None, prefix: Path = ()) -> dict[Path, Any]:
+    """Owned paths of a value and what is there."""
+    if prefix in _UNTRACKED:
+        return {}
+    if type_.shape == "struct" and isinstance(value, dict) and (value or not prefix):
+        found: dict[Path, Any] = {}
+        fields = fields_of(type_.name)
+        for key, inner in value.items():
+            spec = fields.get(key)
+            if spec is not None:
+                found.update(leaves(inner, spec.type, spec, (*prefix, f"f:{key}")))
+        return found
+    if type_.shape == "map" and isinstance(value, dict) and value and field is not None and field.name != "selector":
+        return {(*prefix, f"f:{key}"): inner for key, inner in value.items()}
+    if type_.shape == "list" and isinstance(value, list) and field is not None:
+        if field.list_keys and type_.item is not None:
+            return _items(value, type_.item, field.list_keys, prefix)
+        if field.is_set:
+            return {(*prefix, f"v:{json.dumps(item)}"): item for item in value}
+    return {prefix: value} if prefix else {}
+
+
+def _items(value: list[Any], item_type: Type, keys: tuple[str, ...], prefix: Path) -> dict[Path, Any]:
+    found: dict[Path, Any] = {}
+    for item in value:
+        if not isinstance(item, dict):
+            continue
+        place = (*prefix, item_key(item, keys))
+        found[(*place, ".")] = True
+        found.update(leaves(item, item_type, None, place))
+    return found
+
+
+def object_leaves(tree: dict[str, Any], kind: str) -> dict[Path, Any]:
+    return leaves(tree, Type("struct", kind))
+
+
+def to_fields_v1(fields: Iterable[Path]) -> dict[str, Any]:
+    root: dict[str, Any] = {}
+    for path in sorted(fields):
+        node = root
+        for element in path:
+            node = node.setdefault(element, {})
+    return root
+
+
+def from_fields_v1(value: Any) -> FieldSet:
+    found: set[Path] = set()
+
+    def walk(node: Any, path: Path) -> None:
+        if not isinstance(node, dict) or not node:
+            if path:
+                found.add(path)
+            return
+        for element, inner in node.items():
+            if element == ".":
+                found.add((*path, "."))
+            else:
+                walk(inner, (*path, element))
+
+    walk(value, ())
+    return frozenset(found)
+
+
+def read_entries(tree: dict[str, Any]) -> list[Entry]:
+    return [
+        Entry(
+            Manager(raw.get("manager", ""), raw.get("operation", ""), raw.get("subresource", "")),
+            raw.get("time", ""),
+            from_fields_v1(raw.get("fieldsV1")),
+        )
+        for raw in tree.get("metadata", {}).get("managedFields", [])
+    ]
+
+
+def write_entries(tree: dict[str, Any], entries: Iterable[Entry], api_version: str) -> None:
+    """Replace `metadata.managedFields` of the tree; entries without fields are dropped."""
+    raw = []
+    for entry in sorted(entries, key=lambda e: (e.manager.operation != "Apply", e.time, e.manager.name)):
+        if not entry.fields:
+            continue
+        item: dict[str, Any] = {
+            "manager": entry.manager.name,
+            "operation": entry.manager.operation,
+            "apiVersion": api_version,
+            "time": entry.time,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": to_fields_v1(entry.fields),
+        }
+        if entry.manager.subresource:
+            item["subresource"] = entry.manager.subresource
+        raw.append(item)
+    if raw:
+        tree["metadata"]["managedFields"] = raw
+    else:
+        tree["metadata"].pop("managedFields", None)
+
+
+def record_update(
+    new: dict[str, Any], old: dict[str, Any] | None, manager: Manager, now: str, kind: str, api_version: str
+) -> None:
+    """After a write that is no apply: the manager owns what it changed, others lose that."""
+    after = object_leaves(new, kind)
+    before = object_leaves(old, kind) if old is not None else {}
+    changed = {path for path, value in after.items() if path not in before or before[path] != value}
+    entries: list[Entry] = []
+    own: FieldSet = frozenset()
+    own_time = now
+    for entry in read_entries(old) if old is not None else []:
+        if entry.manager == manager:
+            own, own_time = entry.fields, entry.time
+        else:
+            entries.append(Entry(entry.manager, entry.time, frozenset((entry.fields - changed) & after.keys())))
+    fields = frozenset((own | changed) & after.keys())
+    entries.append(Entry(manager, now if fields != own else own_time, fields))
+    write_entries(new, entries, api_version)

@@ -1,0 +1,137 @@
+"""Strategic merge patch: merges lists by the keys of the schema, with `$patch` and its kin.  Pure.
+
+Source: k8s.io/apimachinery/pkg/util/strategicpatch.
+"""
+
+from typing import Any
+
+from svcplane.api.schema import Field, Type, fields_of
+from svcplane.api.status import StatusError, bad_request
+
+_ORDER, _DELETE_FROM, _RETAIN, _PATCH = "$setElementOrder/", "$deleteFromPrimitiveList/", "$retainKeys", "$patch"
+
+
+def apply(target: dict[str, Any], patch: Any, kind: str) -> dict[str, Any]:
+    """The patched copy of an object of `kind`.  Raises StatusError 400."""
+    if not isinstance(patch, dict):
+        raise bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}")
+    result = _map(target, patch, Type("struct", kind))
+    return result if isinstance(result, dict) else {}
+
+
+def _field(owner: Type, key: str) -> tuple[Type, Field | None]:
+    if owner.shape == "struct":
+        field = fields_of(owner.name).get(key)
+        return (field.type, field) if field else (Type("scalar", "any"), None)
+    return owner.item or Type("scalar", "any"), None
+
+
+def _map(target: Any, patch: dict[str, Any], type_: Type) -> Any:
+    base = dict(target) if isinstance(target, dict) else {}
+    directive = patch.get(_PATCH)
+    if directive == "replace":
+        return {key: value for key, value in patch.items() if key != _PATCH}
+    if directive == "delete":
+        return {}
+    if directive not in (None, "merge"):
+        raise _bad_directive(directive)
+    retain = patch.get(_RETAIN)
+    if isinstance(retain, list):
+        base = {key: value for key, value in base.items() if key in retain}
+    for key, value in patch.items():
+        if key.startswith("$"):
+            continue
+        if value is None:
+            base.pop(key, None)
+            continue
+        inner, field = _field(type_, key)
+        if isinstance(value, dict) and inner.shape in ("struct", "map"):
+            if value.get(_PATCH) == "delete":
+                base.pop(key, None)
+            else:
+                base[key] = _map(base.get(key), value, inner)
+        elif isinstance(value, list) and field is not None and field.strategic_key and inner.item is not None:
+            order = patch.get(_ORDER + key)
+            base[key] = _list(base.get(key) or [], value, field.strategic_key, inner.item, order)
+        else:
+            base[key] = _stripped(value)
+    _primitive_deletions(base, patch)
+    _orders_alone(base, patch, type_)
+    return base
+
+
+def _bad_directive(directive: Any) -> StatusError:
+    return bad_request(f"Unknown patch type: {directive} in map")
+
+
+def _stripped(value: Any) -> Any:
+    """A new value without directives and nulls."""
+    if isinstance(value, dict):
+        return {k: _stripped(v) for k, v in value.items() if not k.startswith("$") and v is not None}
+    if isinstance(value, list):
+        return [_stripped(item) for item in value]
+    return value
+
+
+def _primitive_deletions(base: dict[str, Any], patch: dict[str, Any]) -> None:
+    for key, doomed in patch.items():
+        if key.startswith(_DELETE_FROM) and isinstance(doomed, list):
+            name = key.removeprefix(_DELETE_FROM)
+            if isinstance(base.get(name), list):
+                base[name] = [item for item in base[name] if item not in doomed]
+
+
+def _orders_alone(base: dict[str, Any], patch: dict[str, Any], type_: Type) -> None:
+    """`$setElementOrder` without a patch of the list itself still orders it."""
+    for key, order in patch.items():
+        name = key.removeprefix(_ORDER)
+        if key.startswith(_ORDER) and name not in patch and isinstance(base.get(name), list):
+            _, field = _field(type_, name)
+            if field is not None and field.strategic_key:
+                base[name] = _ordered(base[name], order, field.strategic_key)
+
+
+def _list(target: list[Any], patch: list[Any], key: str, item: Type, order: Any) -> list[Any]:
+    if key == "$scalar":
+        merged = [*target, *(value for value in patch if value not in target)]
+        return _ordered(merged, order, key) if order is not None else merged
+    if any(isinstance(value, dict) and value.get(_PATCH) == "replace" for value in patch):
+        return [_stripped(value) for value in patch if not (isinstance(value, dict) and value.get(_PATCH) == "replace")]
+    merged = list(target)
+    for value in patch:
+        if not isinstance(value, dict):
+            raise bad_request("list elements must be objects")
+        if key not in value:
+            raise StatusError(
+                500,
+                "",
+                f"map: map[{' '.join(f'{k}:{v}' for k, v in sorted(value.items()))}] does not contain declared merge key: {key}",
+            )
+        found = next((i for i, old in enumerate(merged) if isinstance(old, dict) and old.get(key) == value[key]), None)
+        if value.get(_PATCH) == "delete":
+            merged = [old for old in merged if not (isinstance(old, dict) and old.get(key) == value[key])]
+        elif found is None:
+            merged.append(_stripped(value))
+        else:
+            merged[found] = _map(merged[found], value, item)
+    return _ordered(merged, order, key) if order is not None else merged
+
+
+def _ordered(items: list[Any], order: Any, key: str) -> list[Any]:
+    """Items named by the order come as it says; others keep their place relative to their neighbours before."""
+    if not isinstance(order, list):
+        return items
+    wanted = [entry.get(key) if isinstance(entry, dict) else entry for entry in order]
+
+    def identity(value: Any) -> Any:
+        return value.get(key) if isinstance(value, dict) else value
+
+    named = {identity(value): value for value in items if identity(value) in wanted}
+    result: list[Any] = []
+    queue = [named[name] for name in wanted if name in named]
+    for value in items:
+        if identity(value) in named:
+            result.append(queue.pop(0))
+        else:
+            result.append(value)
+    return result
