@@ -102,11 +102,8 @@ def _list(target: list[Any], patch: list[Any], key: str, item: Type, order: Any)
         if not isinstance(value, dict):
             raise bad_request("list elements must be objects")
         if key not in value:
-            raise StatusError(
-                500,
-                "",
-                f"map: map[{' '.join(f'{k}:{v}' for k, v in sorted(value.items()))}] does not contain declared merge key: {key}",
-            )
+            shown = " ".join(f"{k}:{v}" for k, v in sorted(value.items()))
+            raise StatusError(500, "", f"map: map[{shown}] does not contain declared merge key: {key}")
         found = next((i for i, old in enumerate(merged) if isinstance(old, dict) and old.get(key) == value[key]), None)
         if value.get(_PATCH) == "delete":
             merged = [old for old in merged if not (isinstance(old, dict) and old.get(key) == value[key])]

@@ -1,0 +1,414 @@
+"""Cluster IPs and node ports of Services, allocated in the transaction that writes the Service.
+
+Each cluster IP is an IPAddress object, each node port a small record naming its owner.  A transaction creates
+them on condition that they are absent, so that several API servers over one store never give a number twice.
+What is in use is followed by watch for choosing; the store's condition decides.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from svcplane.api import codec
+from svcplane.api import fields as f
+from svcplane.api.resources import IP_ADDRESSES
+from svcplane.api.status import StatusError, internal_error, invalid
+from svcplane.api.strategies.service import normalize_cluster_ips, patch_allocated_values
+from svcplane.api.strategy import Tree
+from svcplane.api.validation.service import needs_health_check
+from svcplane.base.clock import SYSTEM_CLOCK, Clock, rfc3339
+from svcplane.base.net import canonical_ip
+from svcplane.base.tasks import cancel_and_wait
+from svcplane.server.allocators import AddressRange, PortRange
+from svcplane.server.families import settle_families, wanted_ips
+from svcplane.store.contract import Delete, Put, Revision, Store, Unchanged
+
+PORT_PREFIX = "/registry/ranges/nodeports/"
+MANAGED_BY = "ipallocator.k8s.io"
+
+
+def port_key(port: int) -> str:
+    return f"{PORT_PREFIX}{port}"
+
+
+def ip_key(ip: str) -> str:
+    return IP_ADDRESSES.key("", ip)
+
+
+@dataclass(slots=True)
+class Allocated:
+    """What to commit with the object.  `release` must be called when the commit is over, whatever its end."""
+
+    operations: list[Put | Delete] = field(default_factory=list)
+    preconditions: list[Unchanged] = field(default_factory=list)
+    release: Callable[[], None] = lambda: None
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return frozenset(condition.key for condition in self.preconditions)
+
+
+class InUse:
+    """Numbers in use, followed by watch, and those of commits under way."""
+
+    def __init__(self) -> None:
+        self.ips: set[str] = set()
+        self.ports: set[int] = set()
+        self.held: dict[str | int, int] = {}
+
+    def hold(self, number: str | int) -> None:
+        self.held[number] = self.held.get(number, 0) + 1
+
+    def let_go(self, numbers: Sequence[str | int]) -> None:
+        for number in numbers:
+            self.held[number] -= 1
+            if not self.held[number]:
+                del self.held[number]
+
+    def note(self, key: str, present: bool) -> None:
+        """A record came or went."""
+        if key.startswith(PORT_PREFIX):
+            port = int(key.removeprefix(PORT_PREFIX))
+            self.ports.add(port) if present else self.ports.discard(port)
+        else:
+            ip = key.removeprefix(IP_ADDRESSES.key_prefix())
+            self.ips.add(ip) if present else self.ips.discard(ip)
+
+
+class ServiceAllocation:
+    """See the module's text.  `ranges`: Service CIDRs, the default family first."""
+
+    def __init__(
+        self,
+        store: Store,
+        ranges: Sequence[AddressRange],
+        ports: PortRange,
+        *,
+        random: Random,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._store, self.ranges, self.ports = store, list(ranges), ports
+        self._random, self._clock = random, clock
+        self._used = InUse()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def families(self) -> list[str]:
+        return list(dict.fromkeys(span.family.api_name for span in self.ranges))
+
+    async def start(self) -> None:
+        """Load what is in use and follow it."""
+        for prefix in (PORT_PREFIX, IP_ADDRESSES.key_prefix()):
+            page = await self._store.list(prefix)
+            for item in page.items:
+                self._used.note(item.key, present=True)
+            task = asyncio.create_task(self._follow(prefix, page.revision), name=f"allocation {prefix}")
+            self._tasks.append(task)
+
+    async def close(self) -> None:
+        await cancel_and_wait(*self._tasks)
+
+    async def _follow(self, prefix: str, revision: Revision) -> None:
+        watch = await self._store.watch(prefix, revision)
+        try:
+            async for events in watch:
+                for event in events:
+                    self._used.note(event.key, present=event.value is not None)
+        finally:
+            await watch.aclose()
+
+    # -- what the registry calls -----------------------------------------------------------------------------------
+
+    async def on_create(self, obj: Tree, *, dry_run: bool) -> Allocated:
+        """Settle families, then allocate.  Fills the object in.  Raises StatusError."""
+        normalize_cluster_ips(obj["spec"], None)
+        settle_families(obj, None, self.families)
+        session = _Session(self, obj, dry_run)
+        try:
+            await session.cluster_ips(None)
+            await session.new_node_ports()
+            if needs_health_check(obj["spec"]):
+                await session.health_check_port()
+        except BaseException:
+            session.release()
+            raise
+        return session.result()
+
+    async def on_update(self, obj: Tree, old: Tree, *, dry_run: bool) -> Allocated:
+        """Keep what was left out, allocate what is new, release what is no longer needed."""
+        spec, before = obj["spec"], old["spec"]
+        patch_allocated_values(spec, before)
+        normalize_cluster_ips(spec, before)
+        settle_families(obj, old, self.families)
+        session = _Session(self, obj, dry_run)
+        try:
+            await session.cluster_ips(before)
+            await session.changed_node_ports(before)
+            await session.changed_health_check_port(before)
+        except BaseException:
+            session.release()
+            raise
+        return session.result()
+
+    async def on_delete(self, obj: Tree) -> Allocated:
+        """Release everything the Service holds."""
+        session = _Session(self, obj, dry_run=False)
+        spec = obj.get("spec", {})
+        for ip in spec.get("clusterIPs", []):
+            if ip != "None":
+                await session.free(ip_key(canonical_ip(ip) or ip))
+        for port in node_ports(spec):
+            await session.free(port_key(port))
+        return session.result()
+
+    # -- for sessions ------------------------------------------------------------------------------------------------
+
+    def choose_ip(self, family: str) -> str | None:
+        used = self._used
+        for span in self.ranges:
+            if span.family.api_name == family:
+                found = span.choose(_Either(used.ips, used.held), self._random)
+                if found is not None:
+                    return found
+        return None
+
+    def choose_port(self, own: set[int]) -> int | None:
+        return self.ports.choose(_Either(self._used.ports, self._used.held, own), self._random)
+
+    @property
+    def used(self) -> InUse:
+        return self._used
+
+    @property
+    def store(self) -> Store:
+        return self._store
+
+    def now(self) -> str:
+        return rfc3339(self._clock.wall())
+
+
+class _Either:
+    """In any of several containers."""
+
+    def __init__(self, *parts: object) -> None:
+        self._parts = parts
+
+    def __contains__(self, item: object) -> bool:
+        return any(item in part for part in self._parts)  # type: ignore[operator]
+
+
+def node_ports(spec: Tree) -> list[int]:
+    """Node ports a Service holds, its health check's included, each once."""
+    found = [port["nodePort"] for port in spec.get("ports", []) if port.get("nodePort")]
+    if spec.get("healthCheckNodePort"):
+        found.append(spec["healthCheckNodePort"])
+    return list(dict.fromkeys(found))
+
+
+class _Session:
+    """The allocation of one write."""
+
+    def __init__(self, parent: ServiceAllocation, obj: Tree, dry_run: bool) -> None:
+        self._parent, self._obj, self._spec, self._dry_run = parent, obj, obj["spec"], dry_run
+        meta = obj["metadata"]
+        self._namespace, self._name = meta.get("namespace", ""), meta.get("name", "")
+        self._allocated = Allocated()
+        self._held: list[str | int] = []
+        self._own_ports: set[int] = set()
+
+    def release(self) -> None:
+        self._parent.used.let_go(self._held)
+        self._held = []
+
+    def result(self) -> Allocated:
+        self._allocated.release = self.release
+        if self._dry_run:
+            self._allocated.operations, self._allocated.preconditions = [], []
+        return self._allocated
+
+    async def free(self, key: str) -> None:
+        """Release a record, if it is this Service's."""
+        item = await self._parent.store.get(key)
+        if item is None:
+            return
+        if key.startswith(PORT_PREFIX):
+            mine = item.value == self._port_record()
+        else:
+            parent = codec.load(item.value, item.revision, IP_ADDRESSES).get("spec", {}).get("parentRef", {})
+            mine = (parent.get("namespace"), parent.get("name")) == (self._namespace, self._name)
+        if mine:
+            self._allocated.operations.append(Delete(key))
+
+    def _port_record(self) -> bytes:
+        return codec.encode({"service": f"{self._namespace}/{self._name}"})
+
+    # -- cluster IPs ---------------------------------------------------------------------------------------------------
+
+    async def cluster_ips(self, old: Tree | None) -> None:
+        wanted, released = wanted_ips(self._spec, old)
+        for ip in released:
+            if ip != "None":
+                await self.free(ip_key(ip))
+        if not wanted:
+            return
+        ips = list(self._spec.get("clusterIPs", []))
+        for index, family, asked in wanted:
+            ip = await self._ask_ip(asked) if asked else self._next_ip(family)
+            if index < len(ips):
+                ips[index] = ip
+            else:
+                ips.append(ip)
+        self._spec["clusterIPs"] = ips
+        self._spec["clusterIP"] = ips[0]
+
+    def _fail_ip(self, detail: str, ips: list[str]) -> StatusError:
+        return invalid("Service", self._name, [f.invalid("spec.clusterIPs", ips, detail)])
+
+    async def _ask_ip(self, asked: str) -> str:
+        ips = self._spec.get("clusterIPs", [])
+        ip = canonical_ip(asked) or asked
+        if not any(ip in span for span in self._parent.ranges):
+            raise self._fail_ip(
+                f"failed to allocate IP {asked}: the provided network does not match the current range", ips
+            )
+        if await self._parent.store.get(ip_key(ip)) is not None:
+            raise self._fail_ip(f"failed to allocate IP {asked}: provided IP is already allocated", ips)
+        self._take_ip(ip)
+        return asked
+
+    def _next_ip(self, family: str) -> str:
+        if self._dry_run:
+            return next(s.network_address for s in self._parent.ranges if s.family.api_name == family)
+        ip = self._parent.choose_ip(family)
+        if ip is None:
+            raise internal_error("failed to allocate a serviceIP: range is full")
+        if not self._name:
+            detail = (
+                f'failed to allocate IP: IPAddress.networking.k8s.io "{ip}" is invalid: '
+                "spec.parentRef.name: Required value"
+            )
+            raise self._fail_ip(detail, [""])
+        self._take_ip(ip)
+        return ip
+
+    def _take_ip(self, ip: str) -> None:
+        self._parent.used.hold(ip)
+        self._held.append(ip)
+        record = {
+            "metadata": {
+                "name": ip,
+                "uid": str(uuid.uuid4()),
+                "creationTimestamp": self._parent.now(),
+                "labels": {
+                    "ipaddress.kubernetes.io/ip-family": "IPv6" if ":" in ip else "IPv4",
+                    "ipaddress.kubernetes.io/managed-by": MANAGED_BY,
+                },
+            },
+            "spec": {"parentRef": {"resource": "services", "namespace": self._namespace, "name": self._name}},
+        }
+        self._allocated.operations.append(Put(ip_key(ip), codec.encode_stored(record)))
+        self._allocated.preconditions.append(Unchanged(ip_key(ip), Revision(0)))
+
+    # -- node ports ------------------------------------------------------------------------------------------------------
+
+    def _allocates(self) -> bool:
+        if self._spec.get("type") == "NodePort":
+            return True
+        return self._spec.get("allocateLoadBalancerNodePorts") is not False
+
+    async def _ask_port(self, port: int) -> str:
+        """Take a port; an error text where that cannot be."""
+        if port in self._own_ports:
+            return "provided port is already allocated"
+        if port not in self._parent.ports:
+            return f"provided port is not in the valid range. The range of valid ports is {self._parent.ports}"
+        if await self._parent.store.get(port_key(port)) is not None:
+            return "provided port is already allocated"
+        self._take_port(port)
+        return ""
+
+    def _next_port(self, what: str) -> int:
+        port = self._parent.choose_port(self._own_ports)
+        if port is None:
+            raise internal_error(f"failed to allocate a {what}: range is full")
+        self._take_port(port)
+        return port
+
+    def _take_port(self, port: int) -> None:
+        self._own_ports.add(port)
+        self._parent.used.hold(port)
+        self._held.append(port)
+        self._allocated.operations.append(Put(port_key(port), self._port_record()))
+        self._allocated.preconditions.append(Unchanged(port_key(port), Revision(0)))
+
+    def _bad_port(self, index: int, port: int, text: str) -> StatusError:
+        return invalid("Service", self._name, [f.invalid(f"spec.ports[{index}].nodePort", port, text)])
+
+    async def new_node_ports(self) -> None:
+        """One number serves all protocols of a port; what the user asked for comes first."""
+        if self._spec.get("type") not in ("NodePort", "LoadBalancer"):
+            return
+        given: dict[int, int] = {}
+        ports = self._spec.get("ports", [])
+        for index, port in enumerate(ports):
+            asked = port.get("nodePort", 0)
+            if not asked and not self._allocates():
+                continue
+            known = given.get(port["port"], 0)
+            if not known:
+                asked = next((p["nodePort"] for p in ports if p["port"] == port["port"] and p.get("nodePort")), 0)
+                if asked:
+                    if error := await self._ask_port(asked):
+                        raise self._bad_port(index, asked, error)
+                given[port["port"]] = port["nodePort"] = asked or self._next_port("nodePort")
+            elif not asked:
+                port["nodePort"] = known
+            elif asked != known:
+                if error := await self._ask_port(asked):
+                    raise self._bad_port(index, asked, error)
+
+    async def health_check_port(self) -> None:
+        asked = self._spec.get("healthCheckNodePort", 0)
+        if not asked:
+            self._spec["healthCheckNodePort"] = self._next_port("HealthCheck NodePort 0")
+        elif error := await self._ask_port(asked):
+            raise internal_error(f"failed to allocate requested HealthCheck NodePort {asked}: {error}")
+
+    async def changed_node_ports(self, old: Tree) -> None:
+        external = ("NodePort", "LoadBalancer")
+        spec = self._spec
+        before = node_ports(old)
+        if old.get("type") in external and spec.get("type") not in external:
+            for number in [port["nodePort"] for port in old.get("ports", []) if port.get("nodePort")]:
+                await self.free(port_key(number))
+            return
+        if spec.get("type") not in external:
+            return
+        seen: set[tuple[str, int]] = set()
+        for index, port in enumerate(spec.get("ports", [])):
+            asked = port.get("nodePort", 0)
+            if not asked and not self._allocates():
+                continue
+            if asked:
+                if asked not in before and asked not in self._own_ports:
+                    if error := await self._ask_port(asked):
+                        raise self._bad_port(index, asked, error)
+            else:
+                asked = port["nodePort"] = self._next_port("nodePort")
+            key = port.get("protocol", "TCP"), asked
+            if key in seen:
+                raise StatusError(500, "", f"duplicate nodePort: {{{key[0]} {key[1]}}}")
+            seen.add(key)
+        kept = set(node_ports(spec))
+        for number in before:
+            if number not in kept and number != old.get("healthCheckNodePort"):
+                await self.free(port_key(number))
+
+    async def changed_health_check_port(self, old: Tree) -> None:
+        needed, needs = needs_health_check(old), needs_health_check(self._spec)
+        if not needed and needs:
+            await self.health_check_port()
+        elif needed and not needs and old.get("healthCheckNodePort"):
+            await self.free(port_key(old["healthCheckNodePort"]))
