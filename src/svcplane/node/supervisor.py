@@ -1,0 +1,450 @@
+"""One Pod's supervisor: a small program that outlives the agent.
+
+Started as `python -I -S supervisor.py DIR` with a session of its own.  It moves into the Pod's network
+namespace, starts the containers' processes when told to, reaps them and everything they leave behind, writes
+their output to log files, and remembers every exit until the agent asks.  It imports nothing of svcplane and
+keeps working while no agent is connected.
+
+Wire: DIR/ctl.sock, JSON lines.  On connecting, {"event": "state", "runs": [...]}.  Requests: start, signal, exec,
+forget, shutdown.  Events: started, exited, exec.  DIR/pid holds `PID STARTTIME`.
+
+Invariants: a container's process never outlives its supervisor (parent-death signal); what a container leaves
+behind when its main process ends is killed; an exit is reported to every agent that ever connects.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import select
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+CLONE_NEWNET, CLONE_NEWUTS = 0x40000000, 0x04000000
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+LINE_MAX = 16 * 1024
+EXEC_OUTPUT_MAX = 10 * 1024
+MARK = "SVCPLANE_RUN"
+START_ERROR_CODE = 128
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def starttime_of(pid):
+    """Field 22 of /proc/PID/stat: with the pid it names a process for good.  "" if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="latin-1") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+class Log:
+    """One run's log file: `TIME STREAM TAG TEXT` lines, rotated by size (`LOG`, `LOG.1`, ...; .1 is the newest)."""
+
+    def __init__(self, path, max_bytes, max_files):
+        self.path, self.max_bytes, self.max_files = path, max_bytes, max_files
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        self.file = open(path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the run
+        self.size = self.file.tell()
+
+    def write(self, stream, tag, text):
+        ns = time.time_ns()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 1_000_000_000))
+        line = b"%s.%09dZ %s %s %s\n" % (stamp.encode(), ns % 1_000_000_000, stream, tag, text)
+        try:
+            if self.size and self.size + len(line) > self.max_bytes:
+                self.rotate()
+            self.file.write(line)
+            self.size += len(line)
+        except OSError:
+            pass  # a full disk must not stop the Pod
+
+    def rotate(self):
+        self.file.close()
+        for number in range(self.max_files - 2, 0, -1):
+            if os.path.exists(f"{self.path}.{number}"):
+                os.replace(f"{self.path}.{number}", f"{self.path}.{number + 1}")
+        if self.max_files > 1:
+            os.replace(self.path, f"{self.path}.1")
+        self.file = open(self.path, "wb", buffering=0)  # noqa: SIM115
+        self.size = 0
+
+    def close(self):
+        self.file.close()
+
+
+class Pipe:
+    """One output stream of a process: split into lines, over-long ones into parts."""
+
+    def __init__(self, descriptor, stream, sink):
+        self.descriptor, self.stream, self.sink, self.rest = descriptor, stream, sink, b""
+
+    def read(self):
+        """False at the end of the stream."""
+        try:
+            data = os.read(self.descriptor, 65536)
+        except BlockingIOError:
+            return True
+        except OSError:
+            data = b""
+        if not data:
+            if self.rest:
+                self.sink(self.stream, b"F", self.rest)
+            return False
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            self.put(line, b"F")
+        while len(self.rest) >= LINE_MAX:
+            self.sink(self.stream, b"P", self.rest[:LINE_MAX])
+            self.rest = self.rest[LINE_MAX:]
+        return True
+
+    def put(self, line, tag):
+        while len(line) > LINE_MAX:
+            self.sink(self.stream, b"P", line[:LINE_MAX])
+            line = line[LINE_MAX:]
+        self.sink(self.stream, tag, line)
+
+
+class Supervisor:
+    def __init__(self, directory):
+        self.directory = directory
+        with open(os.path.join(directory, "sandbox.json"), encoding="utf-8") as file:
+            self.config = json.load(file)
+        self.selector = selectors.DefaultSelector()
+        self.runs = {}  # run id -> dict as reported
+        self.by_pid = {}  # pid -> ("run", id) | ("exec", id)
+        self.execs = {}  # request id -> {pid, output, deadline, connection}
+        self.logs = {}  # run id -> [Log, open pipes]
+        self.connections = {}  # socket -> unread bytes
+        self.pipes = {}  # run id -> {file: its reader}
+        self.stopping = False
+
+    # -- set-up ----------------------------------------------------------------------------------------------
+
+    def prepare(self):
+        path = self.config.get("netns")
+        if path:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if _LIBC.setns(descriptor, CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+            os.close(descriptor)
+            if self.config.get("hostname") and _LIBC.unshare(CLONE_NEWUTS) == 0:
+                socket.sethostname(self.config["hostname"])
+        _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(ignored, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopping", True))
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        self.selector.register(wake_read, selectors.EVENT_READ, lambda: os.read(wake_read, 4096))
+        self.listen()
+        temporary = os.path.join(self.directory, "pid.new")
+        with open(temporary, "w", encoding="ascii") as file:
+            file.write(f"{os.getpid()} {starttime_of(os.getpid())}\n")
+        os.replace(temporary, os.path.join(self.directory, "pid"))
+
+    def listen(self):
+        # Through the directory's descriptor: a socket's path may have 107 bytes only.
+        holder = os.open(self.directory, os.O_DIRECTORY | os.O_CLOEXEC)
+        path = f"/proc/self/fd/{holder}/ctl.sock"
+        if os.path.exists(path):
+            os.unlink(path)
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        old = os.umask(0o177)
+        server.bind(path)
+        os.umask(old)
+        server.listen(8)
+        self.selector.register(server, selectors.EVENT_READ, lambda: self.accept(server))
+
+    def accept(self, server):
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        connection.setblocking(False)
+        self.connections[connection] = b""
+        self.selector.register(connection, selectors.EVENT_READ, lambda: self.receive(connection))
+        self.send(connection, {"event": "state", "runs": list(self.runs.values())})
+
+    # -- wire ------------------------------------------------------------------------------------------------
+
+    def send(self, connection, message):
+        try:
+            connection.setblocking(True)
+            connection.settimeout(5)
+            connection.sendall(json.dumps(message).encode() + b"\n")
+            connection.setblocking(False)
+        except OSError:
+            self.drop(connection)
+
+    def drop(self, connection):
+        if connection in self.connections:
+            del self.connections[connection]
+            self.selector.unregister(connection)
+            connection.close()
+
+    def broadcast(self, message):
+        for connection in list(self.connections):
+            self.send(connection, message)
+
+    def receive(self, connection):
+        try:
+            data = connection.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.drop(connection)
+            return
+        *lines, self.connections[connection] = (self.connections[connection] + data).split(b"\n")
+        for line in lines:
+            request = json.loads(line)
+            getattr(self, "do_" + request["op"])(request, connection)
+
+    def do_start(self, request, connection):
+        run = request["run"]
+        if run in self.runs:
+            return
+        record = {key: request[key] for key in ("run", "container", "attempt")}
+        record |= {"started": time.time(), "pid": 0, "exit": None}
+        self.runs[run] = record
+        log = Log(request["log"], request["max_log_bytes"], request["max_log_files"])
+        try:
+            process = self.spawn(request, {MARK: run})
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            log.close()
+            self.ended(
+                record, {"code": START_ERROR_CODE, "signal": 0, "reason": "StartError", "message": why(error, request)}
+            )
+            return
+        record["pid"] = process.pid
+        self.by_pid[process.pid] = ("run", run)
+        pipes = [
+            Pipe(process.stdout.fileno(), b"stdout", log.write),
+            Pipe(process.stderr.fileno(), b"stderr", log.write),
+        ]
+        self.logs[run] = [log, 2]
+        for file, pipe in zip((process.stdout, process.stderr), pipes, strict=True):
+            ready = self.watch_pipe(file, pipe, lambda run=run: self.pipe_closed(run))
+            self.pipes.setdefault(run, {})[file] = ready
+        self.broadcast({"event": "started", "run": record})
+
+    def do_signal(self, request, connection):
+        record = self.runs.get(request["run"])
+        if record is None or record["exit"] is not None:
+            return
+        try:
+            os.kill(record["pid"], request["signal"])
+            if request["signal"] == signal.SIGKILL:
+                os.killpg(record["pid"], signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def do_exec(self, request, connection):
+        output = []
+        job = {"output": output, "connection": connection, "deadline": time.monotonic() + request["timeout"]}
+        try:
+            process = self.spawn(request, {MARK: request["run"]})
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            self.send(connection, {"event": "exec", "id": request["id"], "code": 126, "output": why(error, request)})
+            return
+        job["pid"] = process.pid
+        self.execs[request["id"]] = job
+        self.by_pid[process.pid] = ("exec", request["id"])
+
+        def keep(stream, tag, text):
+            if sum(map(len, output)) < EXEC_OUTPUT_MAX:
+                output.append(text + (b"\n" if tag == b"F" else b""))
+
+        for file in (process.stdout, process.stderr):
+            self.watch_pipe(file, Pipe(file.fileno(), b"", keep), lambda: None)
+
+    def do_forget(self, request, connection):
+        record = self.runs.get(request["run"])
+        if record is not None and record["exit"] is not None:
+            del self.runs[request["run"]]
+
+    def do_shutdown(self, request, connection):
+        self.stopping = True
+
+    # -- processes -------------------------------------------------------------------------------------------
+
+    def spawn(self, request, mark):
+        supervisor = os.getpid()
+
+        def prepare():
+            _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != supervisor:
+                os._exit(1)
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+                signal.signal(number, signal.SIG_DFL)
+
+        environment = {**request["env"], **mark}
+        argv = list(request["argv"])
+        if "/" not in argv[0]:
+            argv[0] = find(argv[0], environment.get("PATH", os.defpath))
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=request.get("cwd") or "/",
+            env=environment,
+            start_new_session=True,
+            preexec_fn=prepare,  # single-threaded here
+        )
+        process.returncode = 0  # reaped by `reap`, not by the object
+        return process
+
+    def watch_pipe(self, file, pipe, at_end):
+        os.set_blocking(file.fileno(), False)
+
+        def ready():
+            if not pipe.read():
+                self.selector.unregister(file)
+                file.close()
+                at_end()
+
+        self.selector.register(file, selectors.EVENT_READ, ready)
+        return ready
+
+    def pipe_closed(self, run):
+        entry = self.logs.get(run)
+        if entry is not None:
+            entry[1] -= 1
+            if entry[1] == 0:
+                entry[0].close()
+                del self.logs[run], self.pipes[run]
+
+    def reap(self):
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            kind, name = self.by_pid.pop(pid, ("", ""))
+            code = os.waitstatus_to_exitcode(status)
+            if kind == "run":
+                self.kill_group(pid)
+                self.drain(name)
+                ended = {"code": code if code >= 0 else 128 - code, "signal": max(0, -code)}
+                self.ended(self.runs[name], {**ended, "reason": "", "message": ""})
+            elif kind == "exec":
+                self.kill_group(pid)
+                self.exec_ended(name, code if code >= 0 else 128 - code)
+        self.sweep()
+
+    def drain(self, run):
+        """Read what the ended process still had in its pipes before its exit is told."""
+        for file, ready in list(self.pipes.get(run, {}).items()):
+            while not file.closed and readable(file):
+                ready()
+
+    def kill_group(self, pid):
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+    def ended(self, record, how):
+        record["exit"] = {**how, "finished": time.time()}
+        self.broadcast({"event": "exited", "run": record})
+
+    def exec_ended(self, name, code):
+        job = self.execs.pop(name)
+        text = b"".join(job["output"])[:EXEC_OUTPUT_MAX].decode("utf-8", "replace")
+        if job["connection"] in self.connections:
+            self.send(job["connection"], {"event": "exec", "id": name, "code": code, "output": text})
+
+    def orphans(self):
+        """Children that are neither a run's nor an exec's main process: left behind by one and adopted."""
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+                children = [int(word) for word in file.read().split()]
+        except OSError:
+            return []
+        return [pid for pid in children if pid not in self.by_pid]
+
+    def sweep(self, everything=False):
+        """Kill orphans of runs that have ended (all orphans when `everything`)."""
+        for pid in self.orphans():
+            try:
+                with open(f"/proc/{pid}/environ", "rb") as file:
+                    marks = [item for item in file.read().split(b"\0") if item.startswith(MARK.encode() + b"=")]
+                run = marks[0].partition(b"=")[2].decode() if marks else ""
+                record = self.runs.get(run)
+                if everything or record is None or record["exit"] is not None:
+                    os.kill(pid, signal.SIGKILL)
+            except OSError as error:
+                if error.errno not in (errno.ESRCH, errno.ENOENT, errno.EACCES, errno.EPERM):
+                    raise
+
+    # -- loop ------------------------------------------------------------------------------------------------
+
+    def next_deadline(self):
+        waits = [job["deadline"] for job in self.execs.values()]
+        return max(0.0, min(waits) - time.monotonic()) if waits else None
+
+    def kill_late_execs(self):
+        now = time.monotonic()
+        for job in self.execs.values():
+            if job["deadline"] <= now:
+                job["deadline"] = now + 1
+                self.kill_group(job["pid"])
+
+    def run(self):
+        while not self.stopping:
+            for key, _ in self.selector.select(self.next_deadline()):
+                key.data()
+            self.kill_late_execs()
+            self.reap()
+        self.finish()
+
+    def finish(self):
+        """Kill and reap everything below; called when nobody needs the exits any more."""
+        for pid in list(self.by_pid):
+            self.kill_group(pid)
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            self.sweep(everything=True)
+            try:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    time.sleep(0.005)  # killed, not yet reaped
+            except ChildProcessError:
+                return
+
+
+def readable(file):
+    return bool(select.select([file], [], [], 0)[0])
+
+
+def find(name, path):
+    for directory in path.split(":"):
+        candidate = os.path.join(directory or ".", name)
+        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
+            return candidate
+    raise FileNotFoundError(errno.ENOENT, "executable file not found in $PATH", name)
+
+
+def why(error, request):
+    """In a container runtime's words: which command, and what was wrong."""
+    reason = getattr(error, "strerror", None) or str(error)
+    name = request["argv"][0]
+    if getattr(error, "filename", None) == request.get("cwd") and request.get("cwd"):
+        return f'chdir to workingDir ("{request["cwd"]}"): {reason.lower()}'
+    return f'exec: "{name}": {reason[:1].lower() + reason[1:]}'
+
+
+if __name__ == "__main__":
+    supervisor = Supervisor(sys.argv[1])
+    supervisor.prepare()
+    supervisor.run()
