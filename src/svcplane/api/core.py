@@ -143,6 +143,21 @@ class Probe(Wire):
     period_seconds: int = 10
     success_threshold: int = 1
     failure_threshold: int = 3
+    termination_grace_period_seconds: int | None = None
+
+
+class SleepAction(Wire):
+    seconds: int = 0
+
+
+class LifecycleHandler(Wire):
+    exec: ExecAction | None = None
+    http_get: HTTPGetAction | None = None
+    sleep: SleepAction | None = None
+
+
+class Lifecycle(Wire):
+    pre_stop: LifecycleHandler | None = None
 
 
 class Container(Wire):
@@ -156,6 +171,7 @@ class Container(Wire):
     readiness_probe: Probe | None = None
     liveness_probe: Probe | None = None
     startup_probe: Probe | None = None
+    lifecycle: Lifecycle | None = None
     restart_policy: str | None = None
 
 
@@ -184,6 +200,13 @@ class PodIP(Wire):
     ip: str = ""
 
 
+class ContainerStatus(Wire):
+    name: str = ""
+    ready: bool = False
+    restart_count: int = 0
+    container_id: str = msgspec.field(name="containerID", default="")
+
+
 class PodStatus(Wire):
     phase: str = ""
     conditions: list[PodCondition] = []
@@ -193,6 +216,8 @@ class PodStatus(Wire):
     pod_ip: str = msgspec.field(name="podIP", default="")
     pod_ips: list[PodIP] = msgspec.field(name="podIPs", default_factory=list)
     start_time: str | None = None
+    container_statuses: list[ContainerStatus] = []
+    init_container_statuses: list[ContainerStatus] = []
 
 
 class Pod(Object):
