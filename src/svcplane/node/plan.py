@@ -83,6 +83,8 @@ def finished(pod: Pod, observed: Observed) -> bool:
     """Whether no main container runs or ever will again."""
     if init_failed(pod, observed):
         return True
+    if pod.status.phase in ("Succeeded", "Failed") and not observed.runs:
+        return True  # it ended before the agent came back; a Pod never runs twice
     for container in pod.spec.containers:
         run = observed.runs.get(container.name)
         if run is None or run.running or restarts(pod.spec.restart_policy, run):
