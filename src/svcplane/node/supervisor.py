@@ -6,7 +6,7 @@ their output to log files, and remembers every exit until the agent asks.  It im
 keeps working while no agent is connected.
 
 Wire: DIR/ctl.sock, JSON lines.  On connecting, {"event": "state", "runs": [...]}.  Requests: start, signal, exec,
-forget, shutdown.  Events: started, exited, exec.  DIR/pid holds `PID STARTTIME`.
+forget, shutdown.  Events: started, exited, exec.  "ready" on standard output once it listens.  DIR/pid holds `PID STARTTIME`.
 
 Invariants: a container's process never outlives its supervisor (parent-death signal); what a container leaves
 behind when its main process ends is killed; an exit is reported to every agent that ever connects.
@@ -449,4 +449,6 @@ def why(error, request):
 if __name__ == "__main__":
     supervisor = Supervisor(sys.argv[1])
     supervisor.prepare()
+    os.write(1, b"ready\n")
+    os.close(1)
     supervisor.run()
