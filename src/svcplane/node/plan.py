@@ -96,6 +96,8 @@ def back_off(previous: Backoff | None, ended: float) -> Backoff:
     """The record after a restart that followed an exit at `ended`."""
     if previous is None or ended - previous.updated > BACKOFF_FORGET_S:
         return Backoff(BACKOFF_FIRST_S, ended)
+    if previous.updated == ended:
+        return previous  # charged already
     return Backoff(min(previous.delay_s * 2, BACKOFF_MAX_S), ended)
 
 

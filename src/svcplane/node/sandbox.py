@@ -103,17 +103,23 @@ class Sandbox:
         self.identity, self.directory = identity, directory
         self.book = Book()
         self.alive = False
-        self._links, self._changed = links, changed
+        self._links, self._wake = links, changed
+        self._news = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
         self._reader_task: asyncio.Task[None] | None = None
         self._reaper: asyncio.Task[int] | None = None
-        self._waiting: dict[str, asyncio.Future[tuple[int, str]]] = {}
+        self._waiting: dict[str, asyncio.Future[tuple[int, str]]] = {}  # exec id ->
+        self._starting: dict[str, asyncio.Future[None]] = {}  # run id ->
         self._counter = 0
 
     @property
     def namespace(self) -> str:
         """Name of the network namespace; "" is the node's."""
         return self.identity.network.namespace if self.identity.network else ""
+
+    def _changed(self) -> None:
+        self._news.set()
+        self._wake()
 
     # -- creation and adoption -------------------------------------------------------------------------------
 
@@ -191,6 +197,9 @@ class Sandbox:
         for future in self._waiting.values():
             if not future.done():
                 future.set_result((UNKNOWN_CODE, "the Pod's supervisor has ended"))
+        for start in self._starting.values():
+            if not start.done():
+                start.set_result(None)
         self._changed()
 
     def _receive(self, message: Mapping[str, Any]) -> None:
@@ -202,6 +211,9 @@ class Sandbox:
                 old = self.book.note(run_of(message["run"]))
                 if old is not None:
                     self._forget(old)
+                start = self._starting.pop(message["run"]["run"], None)
+                if start is not None and not start.done():
+                    start.set_result(None)
                 self._changed()
             case "exec":
                 future = self._waiting.pop(message["id"], None)
@@ -217,9 +229,15 @@ class Sandbox:
         for path in log_path(self.directory, run.container, run.attempt).parent.glob(f"{run.attempt}.log*"):
             path.unlink(missing_ok=True)
 
-    def start(self, container: str, attempt: int, process: Process) -> str:
-        """Ask for a container's start; its run appears in the book when it did (or failed to) start."""
+    async def start(self, container: str, attempt: int, process: Process) -> None:
+        """Start a container; when this returns its run is in the book, started or failed to start.
+
+        Nothing happens if the supervisor is lost meanwhile.
+        """
         run = run_id(self.identity.uid, container, attempt)
+        if not self.alive:
+            return
+        done = self._starting[run] = asyncio.get_running_loop().create_future()
         self._send(
             op="start",
             run=run,
@@ -232,7 +250,7 @@ class Sandbox:
             max_log_bytes=LOG_MAX_BYTES,
             max_log_files=LOG_MAX_FILES,
         )
-        return run
+        await done
 
     def signal(self, run: Run, number: int) -> None:
         self._send(op="signal", run=run.id, signal=number)
@@ -251,6 +269,17 @@ class Sandbox:
             return await future
         finally:
             self._waiting.pop(name, None)
+
+    async def end_all(self, grace_s: float) -> None:
+        """TERM to every running container; returns when all have ended or after the grace period."""
+        running = [run for run in self.book.newest.values() if run.running]
+        for run in running:
+            self.signal(run, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                while self.alive and any(run.running for run in self.book.newest.values()):
+                    self._news.clear()
+                    await self._news.wait()
 
     # -- removal ---------------------------------------------------------------------------------------------
 

@@ -42,8 +42,8 @@ class Bench:
     def another(self) -> Sandbox:
         return Sandbox(identity("0a1b2c3d-x"), self.directory, KernelLinks(), self.event.set)
 
-    def start(self, name: str, *argv: str, attempt: int = 0, **env: str) -> None:
-        self.box.start(name, attempt, Process(argv, {"PATH": DEFAULT_PATH} | env, ""))
+    async def start(self, name: str, *argv: str, attempt: int = 0, **env: str) -> None:
+        await self.box.start(name, attempt, Process(argv, {"PATH": DEFAULT_PATH} | env, ""))
 
     async def ended(self, name: str) -> Run:
         while True:
@@ -77,7 +77,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 async def test_container_that_ends_reports_code_and_keeps_its_output(bench: Bench) -> None:
-    bench.start("main", "sh", "-c", "echo out; echo err >&2; printf partial; exit 7")
+    await bench.start("main", "sh", "-c", "echo out; echo err >&2; printf partial; exit 7")
     run = await bench.ended("main")
     assert run.exit is not None
     assert (run.exit.code, run.exit.signal) == (7, 0)
@@ -85,7 +85,7 @@ async def test_container_that_ends_reports_code_and_keeps_its_output(bench: Benc
 
 
 async def test_signalled_container_reports_the_signal(bench: Bench) -> None:
-    bench.start("main", "sleep", "1000")
+    await bench.start("main", "sleep", "1000")
     bench.box.signal(await bench.started("main"), signal.SIGTERM)
     run = await bench.ended("main")
     assert run.exit is not None
@@ -93,7 +93,7 @@ async def test_signalled_container_reports_the_signal(bench: Bench) -> None:
 
 
 async def test_missing_program_is_a_start_error_that_names_it(bench: Bench) -> None:
-    bench.start("main", "no-such-program")
+    await bench.start("main", "no-such-program")
     run = await bench.ended("main")
     assert run.exit is not None
     assert (run.exit.code, run.exit.reason) == (128, "StartError")
@@ -101,7 +101,7 @@ async def test_missing_program_is_a_start_error_that_names_it(bench: Bench) -> N
 
 
 async def test_container_sees_its_own_network_and_hostname(bench: Bench) -> None:
-    bench.start("main", "sh", "-c", "hostname; ip -o -4 address show dev eth0; ip route show default")
+    await bench.start("main", "sh", "-c", "hostname; ip -o -4 address show dev eth0; ip route show default")
     await bench.ended("main")
     lines = [text for _, _, text in bench.log("main")]
     address, gateway = bench.box.identity.ips[0], CIDR.replace(".0/24", ".1")
@@ -111,7 +111,7 @@ async def test_container_sees_its_own_network_and_hostname(bench: Bench) -> None
 
 
 async def test_what_a_container_leaves_behind_dies_with_it(bench: Bench) -> None:
-    bench.start("main", "sh", "-c", "setsid sleep 1000 & setsid setsid sleep 1000 & sleep 0.2")
+    await bench.start("main", "sh", "-c", "setsid sleep 1000 & setsid setsid sleep 1000 & sleep 0.2")
     await bench.ended("main")
     supervisor = bench.box.process()
     assert supervisor is not None
@@ -121,7 +121,7 @@ async def test_what_a_container_leaves_behind_dies_with_it(bench: Bench) -> None
 
 
 async def test_exec_gives_code_and_output_and_ends_at_its_timeout(bench: Bench) -> None:
-    bench.start("main", "sleep", "1000")
+    await bench.start("main", "sleep", "1000")
     run = await bench.started("main")
     process = Process((), {"PATH": DEFAULT_PATH, "WORD": "hello"}, "")
     assert await bench.box.exec(run, process, ["sh", "-c", "echo $WORD; exit 3"], 10) == (3, "hello\n")
@@ -130,8 +130,8 @@ async def test_exec_gives_code_and_output_and_ends_at_its_timeout(bench: Bench) 
 
 
 async def test_agent_that_returns_adopts_processes_and_learns_of_exits(bench: Bench) -> None:
-    bench.start("stays", "sleep", "1000")
-    bench.start("goes", "sh", "-c", "sleep 0.3; exit 5")
+    await bench.start("stays", "sleep", "1000")
+    await bench.start("goes", "sh", "-c", "sleep 0.3; exit 5")
     await bench.started("stays")
     await bench.started("goes")
     await bench.box.disconnect()
@@ -146,7 +146,7 @@ async def test_agent_that_returns_adopts_processes_and_learns_of_exits(bench: Be
 
 
 async def test_lost_supervisor_takes_its_processes_along(bench: Bench) -> None:
-    bench.start("main", "sleep", "1000")
+    await bench.start("main", "sleep", "1000")
     await bench.started("main")
     process = bench.box.process()
     assert process is not None
@@ -159,7 +159,7 @@ async def test_lost_supervisor_takes_its_processes_along(bench: Bench) -> None:
 
 
 async def test_removed_sandbox_keeps_records_when_asked(bench: Bench) -> None:
-    bench.start("main", "sh", "-c", "echo done")
+    await bench.start("main", "sh", "-c", "echo done")
     await bench.ended("main")
     await bench.box.remove(forget=False)
     assert load_records(bench.directory).newest == bench.box.book.newest
@@ -169,7 +169,7 @@ async def test_removed_sandbox_keeps_records_when_asked(bench: Bench) -> None:
 async def test_log_rotates_by_size_and_keeps_its_newest_lines(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svcplane.node.sandbox.LOG_MAX_BYTES", 4096)
     monkeypatch.setattr("svcplane.node.sandbox.LOG_MAX_FILES", 3)
-    bench.start("main", "sh", "-c", "for i in $(seq 1000); do echo line $i; done")
+    await bench.start("main", "sh", "-c", "for i in $(seq 1000); do echo line $i; done")
     await bench.ended("main")
     path = log_path(bench.directory, "main", 0)
     assert sorted(file.name for file in path.parent.iterdir()) == ["0.log", "0.log.1", "0.log.2"]
