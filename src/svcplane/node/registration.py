@@ -73,9 +73,9 @@ def node_status(facts: NodeFacts, now: str, ready: bool, since: str, why: str = 
         ],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": facts.agent_port}},
         "nodeInfo": {
-            "machineID": _first_line("/etc/machine-id"),
+            "machineID": _text_of("/etc/machine-id"),
             "systemUUID": "",
-            "bootID": _first_line("/proc/sys/kernel/random/boot_id"),
+            "bootID": _text_of("/proc/sys/kernel/random/boot_id"),
             "kernelVersion": platform.release(),
             "osImage": _os_image(),
             "containerRuntimeVersion": f"svcplane://{__version__}",
@@ -87,7 +87,7 @@ def node_status(facts: NodeFacts, now: str, ready: bool, since: str, why: str = 
     }
 
 
-def _first_line(path: str) -> str:
+def _text_of(path: str) -> str:
     try:
         return Path(path).read_text().strip()
     except OSError:
@@ -95,7 +95,7 @@ def _first_line(path: str) -> str:
 
 
 def _os_image() -> str:
-    for line in _first_line("/etc/os-release").splitlines():
+    for line in _text_of("/etc/os-release").splitlines():
         if line.startswith("PRETTY_NAME="):
             return line.partition("=")[2].strip('"')
     return "Linux"

@@ -115,6 +115,8 @@ class Worker:
                     await self._wait(wake_at)
         finally:
             await cancel_and_wait(*(task for _, task in self._probers.values()), *self._tasks)
+            self._probers.clear()
+            self._health.clear()
             if self._sandbox is not None:
                 await self._sandbox.disconnect()  # its processes go on, to be adopted or stopped
 
@@ -391,6 +393,11 @@ class Worker:
     def _identity_for_removal(self) -> Identity:
         meta = self.pod.metadata
         return Identity(self.uid, meta.namespace, meta.name, "", (), None)
+
+    async def rejoin(self) -> None:
+        """Connect to the sandbox again after `run` ended with an error; a lost one is replaced by `run`."""
+        if self._sandbox is not None and not self._sandbox.alive:
+            await self._sandbox.adopt()
 
     async def stop_now(self, grace_s: float) -> None:
         """End the Pod's processes and remove its sandbox, but keep the Pod: the node is shut down.
