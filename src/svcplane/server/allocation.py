@@ -311,7 +311,7 @@ class _Session:
         self._allocated.operations.append(Put(ip_key(ip), codec.encode_stored(record)))
         self._allocated.preconditions.append(Unchanged(ip_key(ip), Revision(0)))
 
-    # -- node ports ------------------------------------------------------------------------------------------------------
+    # -- node ports ------------------------------------------------------------------------------------------
 
     def _allocates(self) -> bool:
         if self._spec.get("type") == "NodePort":
