@@ -136,7 +136,7 @@ class PodStrategy(Strategy):
 
 
 def _tolerates(toleration: Tree, key: str) -> bool:
-    return toleration.get("key", key) == key and toleration.get("effect", "NoExecute") == "NoExecute"
+    return bool(toleration.get("key", key) == key and toleration.get("effect", "NoExecute") == "NoExecute")
 
 
 def _default_container(container: Tree, *, host_network: bool) -> None:
