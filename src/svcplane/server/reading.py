@@ -24,15 +24,19 @@ from svcplane.api.selectors import (
 )
 from svcplane.api.strategy import Strategy, Tree
 from svcplane.base.clock import Clock
+from svcplane.base.errors import StoreError
 from svcplane.server.negotiation import Wanted
 from svcplane.server.options import ListOptions, list_options, too_large_version
 from svcplane.server.routes import Route
-from svcplane.store.contract import Compacted, Event, FutureRevision, KeyValue, Page, Revision, Store, StoreError, Watch
+from svcplane.store.contract import Compacted, Event, FutureRevision, KeyValue, Page, Revision, Store, Watch
 
 BOOKMARK_EVERY_S = 60.0
 DEFAULT_WATCH_S = 1800.0
 PAGE_FOR_SELECTORS = 500
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+
+Trees = list[Tree]
 
 
 class Continue(msgspec.Struct):
@@ -190,7 +194,7 @@ class Reader:
         head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
         return codec.encode({**head, "items": partial})
 
-    async def collection(self, route: Route, request: Request) -> tuple[Page, list[Tree]]:
+    async def collection(self, route: Route, request: Request) -> tuple[Page, Trees]:
         """What a deletecollection is about."""
         options = list_options(request, watch=False)
         page, _ = await self._page(route, options, self._filter(route, options))
@@ -322,7 +326,7 @@ class _WatchStream:
                     waiting = None
                     if events is None:
                         return
-                    if chunk := b"".join([self._lines(event) for event in events]):  # type: ignore[attr-defined]
+                    if chunk := b"".join([self._lines(event) for event in events]):
                         yield chunk
                     continue
                 if self._options.bookmarks:
