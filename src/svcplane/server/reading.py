@@ -7,7 +7,7 @@ Source: k8s.io/apiserver pkg/storage/etcd3 (list and continue), pkg/endpoints/ha
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -313,12 +313,12 @@ class _WatchStream:
         loop = asyncio.get_running_loop()
         ends = loop.time() + (self._options.timeout_s or DEFAULT_WATCH_S)
         batches = aiter(watch)
-        waiting: asyncio.Task[object] | None = None
+        waiting: asyncio.Future[Sequence[Event] | None] | None = None
         try:
             yield self._initial_lines(self._initial) if self._initial is not None else b""
             while True:
                 if waiting is None:
-                    waiting = asyncio.ensure_future(anext(batches, None))  # type: ignore[arg-type]
+                    waiting = asyncio.ensure_future(anext(batches, None))
                 left = min(ends - loop.time(), BOOKMARK_EVERY_S if self._options.bookmarks else ends)
                 await asyncio.wait((waiting,), timeout=max(0.0, left))
                 if waiting.done():
