@@ -66,6 +66,8 @@ class ApiHandler:
         except Exception as error:
             log.exception("request failed: method=%s path=%s", request.method, request.path)
             response = _failure(st.internal_error(f"{type(error).__name__}: {error}"))
+        if resource == ENDPOINTS.plural and DEPRECATED not in response.warnings:
+            response.warnings = (DEPRECATED, *response.warnings)
         self._metrics.request(verb, resource, response.status, time.monotonic() - started)
         if verb in WRITES and self._audit is not None:
             who = request.user.name if request.user else "system:anonymous"
@@ -125,8 +127,6 @@ class ApiHandler:
         reads = {"get": self._reader.get, "list": self._reader.list, "watch": self._reader.watch}
         response = await reads[found.verb](found, request, wanted)
         response.headers = dict(JSON)
-        if found.resource is ENDPOINTS:
-            response.warnings = (DEPRECATED,)
         return _as_yaml(response) if wanted.media_type == YAML and response.stream is None else response
 
     async def _write(self, found: Route, request: Request) -> Response:
@@ -143,8 +143,6 @@ class ApiHandler:
             written = await verbs[found.verb](found, request)
             response = Response(written.status, self._body(found, written, request, wanted), dict(JSON))
             response.warnings = tuple(written.warnings)
-        if found.resource is ENDPOINTS:
-            response.warnings = (DEPRECATED, *response.warnings)
         return _as_yaml(response) if wanted.media_type == YAML else response
 
     def _body(self, found: Route, written: Written, request: Request, wanted: Wanted) -> bytes:
@@ -177,7 +175,7 @@ class ApiHandler:
         self._watches += 1
         self._metrics.watches.set(self._watches)
 
-        async def counted():  # type: ignore[no-untyped-def]
+        async def counted() -> AsyncIterator[bytes]:  # type: ignore[no-untyped-def]
             try:
                 async for chunk in stream:
                     yield chunk

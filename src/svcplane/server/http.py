@@ -39,8 +39,9 @@ class HttpServer:
             await site.start()
         except OSError as error:
             await runner.cleanup()
+            why = error.strerror or error
             raise EnvironmentProblem(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --secure-port or --bind-address"
+                f"cannot listen on {host}:{port}: {why}; choose another --secure-port or --bind-address"
             ) from error
         self._runner = runner
         self.port = int(runner.addresses[0][1])

@@ -291,8 +291,8 @@ class _WatchStream:
         if now and event.value is not None:
             return self._line("MODIFIED" if before else "ADDED", event.key, event.value, event.revision)
         if before and event.previous is not None:
-            last = event.value if event.value is not None else event.previous
-            return self._line("DELETED", event.key, last, event.revision)
+            # the last state that matched, at the revision at which it ceased to
+            return self._line("DELETED", event.key, event.previous, event.revision)
         return b""
 
     async def expired(self, version: int, current: int) -> AsyncIterator[bytes]:

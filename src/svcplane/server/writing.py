@@ -209,7 +209,7 @@ class Writer:
         if not route.subresource:
             allocated = await self._allocate(new, old, resource, dry_run=options.dry_run)
         try:
-            self._prepare(route.subresource, strategy, new, old)
+            self._prepare(route.subresource, resource, strategy, new, old)
             errors = meta_rules.validate_update(new["metadata"], old["metadata"])
             check = strategy.validate_status_update if route.subresource == "status" else strategy.validate_update
             errors += check(new, old)
@@ -219,7 +219,7 @@ class Writer:
             if manager is not None:
                 record_update(new, old, manager, self.now(), resource.kind, resource.api_version)
             stored = codec.encode_stored(new)
-            if stored == item.value:
+            if new == old:
                 return Written(200, item.value, item.revision, warnings)
             if _is_finished(new, resource):
                 if not options.dry_run:
@@ -235,7 +235,7 @@ class Writer:
             allocated.release()
 
     @staticmethod
-    def _prepare(subresource: str, strategy: Strategy, new: Tree, old: Tree) -> None:
+    def _prepare(subresource: str, resource: Resource, strategy: Strategy, new: Tree, old: Tree) -> None:
         if subresource == "status":
             strategy.prepare_status_update(new, old)
         elif subresource == "finalize":
@@ -248,7 +248,8 @@ class Writer:
         if strategy.has_generation and not subresource:
             before = {key: old.get(key) for key in old if key not in ("metadata", "status")}
             after = {key: new.get(key) for key in new if key not in ("metadata", "status")}
-            changed = before != after
+            labels = resource.kind == "EndpointSlice" and new["metadata"].get("labels") != old["metadata"].get("labels")
+            changed = before != after or labels
             new["metadata"]["generation"] = old["metadata"].get("generation", 1) + changed
 
     # -- patch ------------------------------------------------------------------------------------------------------

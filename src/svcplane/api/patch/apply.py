@@ -159,7 +159,9 @@ def _prune(
                 if place not in doomed:
                     result[key] = inner
                 continue
-            result[key] = _prune(inner, spec.type, spec, place, doomed, kept)
+            rest = _prune(inner, spec.type, spec, place, doomed, kept)
+            if rest or not inner:
+                result[key] = rest
         return result
     if type_.shape == "map" and isinstance(value, dict):
         return {key: inner for key, inner in value.items() if (*path, f"f:{key}") not in doomed}

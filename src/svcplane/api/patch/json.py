@@ -9,7 +9,7 @@ MAX_OPERATIONS = 10_000
 
 
 def _unprocessable(message: str) -> StatusError:
-    return StatusError(422, "Invalid", message)
+    return StatusError(422, "Invalid", message, {})
 
 
 def apply(target: Any, operations: Any) -> Any:

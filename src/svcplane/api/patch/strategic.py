@@ -88,13 +88,13 @@ def _orders_alone(base: dict[str, Any], patch: dict[str, Any], type_: Type) -> N
         if key.startswith(_ORDER) and name not in patch and isinstance(base.get(name), list):
             _, field = _field(type_, name)
             if field is not None and field.strategic_key:
-                base[name] = _ordered(base[name], order, field.strategic_key)
+                base[name] = _ordered(base[name], order, field.strategic_key, base[name])
 
 
 def _list(target: list[Any], patch: list[Any], key: str, item: Type, order: Any) -> list[Any]:
     if key == "$scalar":
         merged = [*target, *(value for value in patch if value not in target)]
-        return _ordered(merged, order, key) if order is not None else merged
+        return _ordered(merged, order, key, target) if order is not None else merged
     if any(isinstance(value, dict) and value.get(_PATCH) == "replace" for value in patch):
         return [_stripped(value) for value in patch if not (isinstance(value, dict) and value.get(_PATCH) == "replace")]
     merged = list(target)
@@ -111,24 +111,27 @@ def _list(target: list[Any], patch: list[Any], key: str, item: Type, order: Any)
             merged.append(_stripped(value))
         else:
             merged[found] = _map(merged[found], value, item)
-    return _ordered(merged, order, key) if order is not None else merged
+    return _ordered(merged, order if order is not None else patch, key, target)
 
 
-def _ordered(items: list[Any], order: Any, key: str) -> list[Any]:
-    """Items named by the order come as it says; others keep their place relative to their neighbours before."""
+def _ordered(items: list[Any], order: Any, key: str, original: list[Any]) -> list[Any]:
+    """Two orders made one: items the patch names come as it says, others as they were.
+
+    Between the two an item stands where it stood before; a new one comes before its next neighbour.
+    """
     if not isinstance(order, list):
         return items
-    wanted = [entry.get(key) if isinstance(entry, dict) else entry for entry in order]
 
     def identity(value: Any) -> Any:
         return value.get(key) if isinstance(value, dict) else value
 
-    named = {identity(value): value for value in items if identity(value) in wanted}
+    wanted = [identity(entry) for entry in order]
+    before = {identity(value): index for index, value in reversed(list(enumerate(original)))}
+    by_name = {identity(value): value for value in items}
+    named = [by_name[name] for name in wanted if name in by_name]
+    others = [value for value in items if identity(value) not in wanted]
     result: list[Any] = []
-    queue = [named[name] for name in wanted if name in named]
-    for value in items:
-        if identity(value) in named:
-            result.append(queue.pop(0))
-        else:
-            result.append(value)
-    return result
+    while named and others:
+        first = before.get(identity(named[0]), -1) <= before.get(identity(others[0]), -1)
+        result.append(named.pop(0) if first else others.pop(0))
+    return result + named + others

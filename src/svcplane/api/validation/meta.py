@@ -68,10 +68,11 @@ def validate_create(meta: dict[str, Any], *, namespaced: bool, name_rule: NameRu
         errors.append(f.required(f"{path}.namespace"))
     elif not namespaced and meta.get("namespace"):
         errors.append(f.forbidden(f"{path}.namespace", "not allowed on this type"))
-    return errors + _accessor(meta, path)
+    return errors + validate_accessor(meta, path)
 
 
-def _accessor(meta: dict[str, Any], path: str) -> list[FieldError]:
+def validate_accessor(meta: dict[str, Any], path: str) -> list[FieldError]:
+    """What holds for metadata at any time."""
     errors: list[FieldError] = []
     if meta.get("generation", 0) < 0:
         errors.append(f.invalid(f"{path}.generation", meta["generation"], "must be greater than or equal to 0"))
@@ -96,7 +97,7 @@ def validate_update(meta: dict[str, Any], old: dict[str, Any]) -> list[FieldErro
             errors.append(f.invalid(f"{path}.{key}", meta.get(key, ""), "field is immutable"))
     if meta.get("generation", 0) < old.get("generation", 0):
         errors.append(f.invalid(f"{path}.generation", meta.get("generation", 0), "must not be decremented"))
-    return errors + _accessor(meta, path)
+    return errors + validate_accessor(meta, path)
 
 
 def _go_strings(values: list[str]) -> str:
