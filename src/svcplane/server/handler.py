@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from svcplane.api import codec
 from svcplane.api import status as st
@@ -175,7 +175,7 @@ class ApiHandler:
         self._watches += 1
         self._metrics.watches.set(self._watches)
 
-        async def counted() -> AsyncIterator[bytes]:  # type: ignore[no-untyped-def]
+        async def counted() -> AsyncIterator[bytes]:
             try:
                 async for chunk in stream:
                     yield chunk

@@ -133,7 +133,9 @@ def read_entries(tree: dict[str, Any]) -> list[Entry]:
 def write_entries(tree: dict[str, Any], entries: Iterable[Entry], api_version: str) -> None:
     """Replace `metadata.managedFields` of the tree; entries without fields are dropped."""
     raw = []
-    for entry in sorted(entries, key=lambda e: (e.manager.operation != "Apply", e.time, e.manager.name)):
+    for entry in sorted(
+        entries, key=lambda e: (e.manager.operation != "Apply", e.time, e.manager.name, e.manager.subresource)
+    ):
         if not entry.fields:
             continue
         item: dict[str, Any] = {

@@ -66,7 +66,7 @@ def validate(obj: Tree, old: Tree | None = None) -> list[FieldError]:
     errors += _source_ranges(obj, old)
     errors += _load_balancer(spec)
     errors += _external_policy(spec)
-    if spec.get("type") in ("ClusterIP", "LoadBalancer", "NodePort"):
+    if spec.get("internalTrafficPolicy") is not None or spec.get("type") in ("ClusterIP", "LoadBalancer", "NodePort"):
         errors += _one_of("spec.internalTrafficPolicy", spec.get("internalTrafficPolicy"), ("Cluster", "Local"))
     distribution = spec.get("trafficDistribution")
     if distribution is not None and distribution not in DISTRIBUTIONS:
