@@ -123,7 +123,8 @@ class Informer(Generic[T]):
             query = {**self._query, "limit": str(PAGE), **({"continue": token} if token else {})}
             response = await self._client.call("GET", self._resource.path(self._namespace), query=query)
             page = self._decode_page(response.body)
-            for item in page.items:
+            found: list[T] = page.items
+            for item in found:
                 fresh[item.key] = item
             token = page.metadata.continue_
             if not token:

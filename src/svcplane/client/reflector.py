@@ -51,7 +51,7 @@ class Reflector:
         return Watch(self.version) if self.version else List()
 
     def _backoff(self) -> float:
-        bound = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (self._failures - 1))
+        bound: float = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (self._failures - 1))
         return bound * (0.5 + self._random.random() / 2)
 
     def listed(self, version: str) -> None:

@@ -1,0 +1,1 @@
+"""The Endpoints controller: `plan` decides (PURE), `controller` does."""

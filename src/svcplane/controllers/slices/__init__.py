@@ -1,0 +1,1 @@
+"""The EndpointSlice controller: `plan` decides (PURE), `controller` does."""

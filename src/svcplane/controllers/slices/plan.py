@@ -1,0 +1,303 @@
+"""Pods and slices in, slices to create, update and delete out.  Pure.
+
+Packing changes as few slices as possible: present endpoints stay where they are, new ones fill slices that change
+anyway, then one that does not, then new slices.  Source: k8s.io/endpointslice reconciler.go, topologycache.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from svcplane.api.core import Node, Pod, Service
+from svcplane.api.discovery import EndpointSlice
+from svcplane.controllers import pods as p
+from svcplane.controllers.slices.hints import add_hints
+
+SERVICE_NAME = "kubernetes.io/service-name"
+MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+CONTROLLER = "endpointslice-controller.k8s.io"
+ZONE = "topology.kubernetes.io/zone"
+MAX_PER_SLICE = 100
+RESERVED_LABELS = (SERVICE_NAME, MANAGED_BY, p.HEADLESS_LABEL)
+Tree = dict[str, Any]
+PortMap = tuple[tuple[str, str, int | None, str | None], ...]  # name, protocol, port, appProtocol
+
+
+@dataclass(slots=True)
+class Plan:
+    """`updates` are whole slices under their old names; `retry`: a Pod's node is not known yet."""
+
+    creates: list[Tree] = field(default_factory=list)
+    updates: list[Tree] = field(default_factory=list)
+    deletes: list[str] = field(default_factory=list)
+    retry: bool = False
+
+
+@dataclass(slots=True)
+class _Slice:
+    tree: Tree
+    changed: bool = False
+
+
+def to_tree(slice_: EndpointSlice) -> Tree:
+    tree: Tree = msgspec.to_builtins(slice_)
+    for endpoint in tree.get("endpoints", []):
+        endpoint.setdefault("conditions", {})
+    return tree
+
+
+def plan(
+    service: Service,
+    pods: Sequence[Pod],
+    nodes: Mapping[str, Node],
+    existing: Sequence[EndpointSlice],
+    trigger_time: str,
+    *,
+    max_per_slice: int = MAX_PER_SLICE,
+) -> Plan:
+    """`existing`: the service's slices of this controller.  `trigger_time`: RFC 3339, or empty."""
+    result = Plan()
+    families = service.spec.ip_families or ["IPv4"]
+    for family in families:
+        wanted, retry = desired(service, pods, nodes, family)
+        result.retry = result.retry or retry
+        mine = [_Slice(to_tree(slice_)) for slice_ in existing if slice_.address_type == family]
+        _plan_family(service, family, wanted, mine, nodes, trigger_time, max_per_slice, result)
+    result.deletes += [s.metadata.name for s in existing if s.address_type not in families]
+    return result
+
+
+def desired(
+    service: Service, pods: Sequence[Pod], nodes: Mapping[str, Node], family: str
+) -> tuple[dict[PortMap, dict[str, Tree]], bool]:
+    """Endpoints by ports, then by the Pod's uid; and whether a node was missing."""
+    groups: dict[PortMap, dict[str, Tree]] = {}
+    retry = False
+    publish = service.spec.publish_not_ready_addresses
+    for pod in pods:
+        if pod.status.phase in p.ENDED:
+            continue
+        address = p.pod_ip(pod, family)
+        if not address:
+            continue
+        node = nodes.get(pod.spec.node_name) if pod.spec.node_name else None
+        if pod.spec.node_name and node is None and not publish:
+            retry = True
+            continue
+        ports = _ports(service, pod)
+        groups.setdefault(ports, {})[pod.metadata.uid] = _endpoint(service, pod, address, node)
+    return groups, retry
+
+
+def _ports(service: Service, pod: Pod) -> PortMap:
+    found = []
+    for port in service.spec.ports:
+        number = p.target_port(pod, port)
+        if number is not None:
+            found.append((port.name, port.protocol, number, port.app_protocol))
+    return tuple(found)
+
+
+def _endpoint(service: Service, pod: Pod, address: str, node: Node | None) -> Tree:
+    serving, terminating = p.is_ready(pod), p.is_terminating(pod)
+    ready = service.spec.publish_not_ready_addresses or (serving and not terminating)
+    meta = pod.metadata
+    endpoint: Tree = {
+        "addresses": [address],
+        "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
+        "targetRef": {"kind": "Pod", "namespace": meta.namespace, "name": meta.name, "uid": meta.uid},
+    }
+    if pod.spec.node_name:
+        endpoint["nodeName"] = pod.spec.node_name
+    zone = node.metadata.labels.get(ZONE) if node else None
+    if zone:
+        endpoint["zone"] = zone
+    hostname = p.hostname_for(pod, service)
+    if hostname:
+        endpoint["hostname"] = hostname
+    return endpoint
+
+
+def _port_trees(ports: PortMap) -> list[Tree] | None:
+    trees = []
+    for name, protocol, number, app in ports:
+        tree: Tree = {"name": name, "protocol": protocol, "port": number}
+        if app is not None:
+            tree["appProtocol"] = app
+        trees.append(tree)
+    return trees or None
+
+
+def _port_map(tree: Tree) -> PortMap:
+    return tuple(
+        sorted(
+            (port.get("name", ""), port.get("protocol", "TCP"), port.get("port"), port.get("appProtocol"))
+            for port in tree.get("ports") or []
+        )
+    )
+
+
+def _plan_family(
+    service: Service,
+    family: str,
+    wanted: dict[PortMap, dict[str, Tree]],
+    mine: list[_Slice],
+    nodes: Mapping[str, Node],
+    trigger_time: str,
+    limit: int,
+    result: Plan,
+) -> None:
+    by_ports: dict[PortMap, list[_Slice]] = {}
+    for slice_ in mine:
+        by_ports.setdefault(_port_map(slice_.tree), []).append(slice_)
+    kept: list[_Slice] = []
+    fresh: list[Tree] = []
+    doomed: list[_Slice] = []
+    for ports, endpoints in sorted(wanted.items(), key=lambda item: str(item[0])):
+        slices = by_ports.pop(tuple(sorted(ports)), [])
+        keep, drop, new = _pack(service, family, ports, endpoints, slices, limit)
+        kept, doomed, fresh = kept + keep, doomed + drop, fresh + new
+    doomed += [slice_ for slices in by_ports.values() for slice_ in slices]
+    if not kept and not fresh:
+        _placeholder(service, family, kept, fresh, doomed)
+    # a slice to be deleted becomes one to be created, which saves a write
+    while fresh and doomed:
+        slice_, new = doomed.pop(), fresh.pop()
+        name = slice_.tree["metadata"]
+        new["metadata"] = {**new["metadata"], "name": name["name"], "resourceVersion": name.get("resourceVersion", "")}
+        new["metadata"].pop("generateName", None)
+        kept.append(_Slice(_with_metadata(service, new, slice_.tree), changed=True))
+    before = [copy.deepcopy(slice_.tree.get("endpoints") or []) for slice_ in kept]
+    trees = [slice_.tree for slice_ in kept] + fresh
+    add_hints(service, trees, nodes)
+    for slice_, old in zip(kept, before, strict=True):
+        if (slice_.tree.get("endpoints") or []) != old:
+            slice_.changed = True
+        if _refresh_metadata(service, slice_.tree) or slice_.changed:
+            _stamp(slice_.tree, trigger_time)
+            result.updates.append(slice_.tree)
+    for tree in fresh:
+        _stamp(tree, trigger_time)
+        result.creates.append(tree)
+    result.deletes += [slice_.tree["metadata"]["name"] for slice_ in doomed]
+
+
+def _placeholder(service: Service, family: str, kept: list[_Slice], fresh: list[Tree], doomed: list[_Slice]) -> None:
+    """A Service without endpoints has one empty slice a family."""
+    for index, slice_ in enumerate(doomed):
+        if not slice_.tree.get("endpoints") and not slice_.tree.get("ports"):
+            kept.append(doomed.pop(index))
+            return
+    fresh.append(_new(service, family, (), []))
+
+
+def _pack(
+    service: Service,
+    family: str,
+    ports: PortMap,
+    endpoints: dict[str, Tree],
+    slices: list[_Slice],
+    limit: int,
+) -> tuple[list[_Slice], list[_Slice], list[Tree]]:
+    """(slices that stay, slices that go, new slices)."""
+    missing = dict(endpoints)
+    for slice_ in slices:
+        _keep_present(slice_, missing)
+    left = list(missing.values())
+    for slice_ in sorted((s for s in slices if s.changed), key=lambda s: -len(s.tree["endpoints"])):
+        room = limit - len(slice_.tree["endpoints"])
+        slice_.tree["endpoints"] += left[:room]
+        left = left[room:]
+    fresh: list[Tree] = []
+    while len(left) >= limit:
+        fresh.append(_new(service, family, ports, left[:limit]))
+        left = left[limit:]
+    if left:
+        rooms = [s for s in slices if not s.changed and len(s.tree["endpoints"]) + len(left) <= limit]
+        if rooms:
+            fullest = max(rooms, key=lambda s: len(s.tree["endpoints"]))
+            fullest.tree["endpoints"] += left
+            fullest.changed = True
+        else:
+            fresh.append(_new(service, family, ports, left))
+    stay = [slice_ for slice_ in slices if slice_.tree["endpoints"]]
+    return stay, [slice_ for slice_ in slices if not slice_.tree["endpoints"]], fresh
+
+
+def _keep_present(slice_: _Slice, missing: dict[str, Tree]) -> None:
+    """Take what is wanted and in the slice out of `missing`, brought up to date; drop the rest."""
+    kept: list[Tree] = []
+    for endpoint in slice_.tree.get("endpoints") or []:
+        uid = (endpoint.get("targetRef") or {}).get("uid", "")
+        new = missing.pop(uid, None)
+        if new is None:
+            slice_.changed = True
+            continue
+        hints = endpoint.pop("hints", None)
+        endpoint.pop("deprecatedTopology", None)
+        if endpoint != new:
+            slice_.changed = True
+        kept.append({**new, **({"hints": hints} if hints else {})})
+    slice_.tree["endpoints"] = kept
+
+
+def _labels(service: Service) -> dict[str, str]:
+    labels = {key: value for key, value in service.metadata.labels.items() if key not in RESERVED_LABELS}
+    labels |= {SERVICE_NAME: service.metadata.name, MANAGED_BY: CONTROLLER}
+    if p.is_headless(service):
+        labels[p.HEADLESS_LABEL] = ""
+    return labels
+
+
+def _owner(service: Service) -> Tree:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "name": service.metadata.name,
+        "uid": service.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _new(service: Service, family: str, ports: PortMap, endpoints: list[Tree]) -> Tree:
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "generateName": f"{service.metadata.name}-",
+            "namespace": service.metadata.namespace,
+            "labels": _labels(service),
+            "ownerReferences": [_owner(service)],
+        },
+        "addressType": family,
+        "endpoints": list(endpoints),
+        "ports": _port_trees(ports),
+    }
+
+
+def _with_metadata(service: Service, new: Tree, old: Tree) -> Tree:
+    return {**new, "metadata": {**old["metadata"], **new["metadata"]}}
+
+
+def _refresh_metadata(service: Service, tree: Tree) -> bool:
+    """Bring labels up to date; True where they were not."""
+    labels, meta = _labels(service), tree["metadata"]
+    if meta.get("labels") == labels:
+        return False
+    meta["labels"] = labels
+    return True
+
+
+def _stamp(tree: Tree, trigger_time: str) -> None:
+    """The annotation tells since when the state that this write records exists."""
+    annotations = tree["metadata"].setdefault("annotations", {})
+    if trigger_time:
+        annotations[p.TRIGGER_TIME] = trigger_time
+    else:
+        annotations.pop(p.TRIGGER_TIME, None)
+    if not annotations:
+        del tree["metadata"]["annotations"]
