@@ -165,11 +165,12 @@ def _plan_family(
         _placeholder(service, family, kept, fresh, doomed)
     # a slice to be deleted becomes one to be created, which saves a write
     while fresh and doomed:
-        slice_, new = doomed.pop(), fresh.pop()
-        name = slice_.tree["metadata"]
-        new["metadata"] = {**new["metadata"], "name": name["name"], "resourceVersion": name.get("resourceVersion", "")}
-        new["metadata"].pop("generateName", None)
-        kept.append(_Slice(_with_metadata(service, new, slice_.tree), changed=True))
+        slice_, recycled = doomed.pop(), fresh.pop()
+        old_meta = slice_.tree["metadata"]
+        identity = {"name": old_meta["name"], "resourceVersion": old_meta.get("resourceVersion", "")}
+        recycled["metadata"] = {**old_meta, **recycled["metadata"], **identity}
+        recycled["metadata"].pop("generateName", None)
+        kept.append(_Slice(recycled, changed=True))
     before = [copy.deepcopy(slice_.tree.get("endpoints") or []) for slice_ in kept]
     trees = [slice_.tree for slice_ in kept] + fresh
     add_hints(service, trees, nodes)
@@ -277,10 +278,6 @@ def _new(service: Service, family: str, ports: PortMap, endpoints: list[Tree]) -
         "endpoints": list(endpoints),
         "ports": _port_trees(ports),
     }
-
-
-def _with_metadata(service: Service, new: Tree, old: Tree) -> Tree:
-    return {**new, "metadata": {**old["metadata"], **new["metadata"]}}
 
 
 def _refresh_metadata(service: Service, tree: Tree) -> bool:
