@@ -46,5 +46,5 @@ class EndpointPort(Wire):
 
 class EndpointSlice(Object):
     address_type: str = "IPv4"
-    endpoints: list[Endpoint] = []
+    endpoints: list[Endpoint] | None = None
     ports: list[EndpointPort] | None = None

@@ -147,8 +147,7 @@ class Controllers:
             del expected[name]
             if not expected:
                 return
-        if self._slice_queue is not None:
-            self._slice_queue.add(key)
+        self._slice_queue.add(key)
 
     def _endpoints_changed(self, old: Endpoints | None, new: Endpoints | None) -> None:
         if new is None and old is not None and old.key in self.services.items:
@@ -158,12 +157,12 @@ class Controllers:
         if new is not None and new.metadata.deletion_timestamp is not None:
             self._namespace_queue.add(new.key)
 
-    # -- slices --------------------------------------------------------------------------------------------------------
+    # -- slices ----------------------------------------
 
     async def _sync_slices(self, key: str) -> bool:
         service = self.services.items.get(key)
         existing = list(self._slices_of.get(key, {}).values())
-        namespace, _, name = key.partition("/")
+        namespace = key.partition("/")[0]
         if service is None or service.metadata.deletion_timestamp is not None:
             self._expected.pop(key, None)
             self._slice_times.forget(key)
@@ -205,7 +204,7 @@ class Controllers:
             if error.code != 404:
                 raise
 
-    # -- endpoints -------------------------------------------------------------------------------------------------------
+    # -- endpoints ----------------------------------------
 
     async def _sync_endpoints(self, key: str) -> bool:
         service = self.services.items.get(key)
@@ -234,7 +233,7 @@ class Controllers:
             await self._client.update(ENDPOINTS, namespace, name, wanted)
         return True
 
-    # -- namespaces --------------------------------------------------------------------------------------------------------
+    # -- namespaces ----------------------------------------
 
     async def _sync_namespace(self, key: str) -> bool:
         """Delete everything in it, then let it go."""

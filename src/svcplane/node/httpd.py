@@ -5,10 +5,10 @@ Bearer`); `/healthz` does not.
 """
 
 import hmac
-from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from svcplane.base.errors import ConfigError
 from svcplane.node import logs
@@ -17,7 +17,6 @@ from svcplane.node.sandbox import log_path, pod_directory
 from svcplane.node.worker import Surroundings, Worker
 
 OPEN_PATHS = ("/healthz", "/readyz", "/livez")
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AgentHttp:
@@ -34,7 +33,7 @@ class AgentHttp:
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
         return app
 
-    def _guard(self) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    def _guard(self) -> Middleware:
         @web.middleware
         async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
             if self._token and request.path not in OPEN_PATHS:

@@ -44,7 +44,7 @@ class _Slice:
 
 def to_tree(slice_: EndpointSlice) -> Tree:
     tree: Tree = msgspec.to_builtins(slice_)
-    for endpoint in tree.get("endpoints", []):
+    for endpoint in tree.get("endpoints") or ():
         endpoint.setdefault("conditions", {})
     return tree
 
