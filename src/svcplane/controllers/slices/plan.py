@@ -169,7 +169,6 @@ def _plan_family(
         old_meta = slice_.tree["metadata"]
         identity = {"name": old_meta["name"], "resourceVersion": old_meta.get("resourceVersion", "")}
         recycled["metadata"] = {**old_meta, **recycled["metadata"], **identity}
-        recycled["metadata"].pop("generateName", None)
         kept.append(_Slice(recycled, changed=True))
     before = [copy.deepcopy(slice_.tree.get("endpoints") or []) for slice_ in kept]
     trees = [slice_.tree for slice_ in kept] + fresh

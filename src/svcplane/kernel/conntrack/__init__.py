@@ -1,0 +1,1 @@
+"""The connection tracking table, through the `conntrack` tool: `text` parses (PURE), `run` executes."""

@@ -1,0 +1,210 @@
+"""Services and EndpointSlices as they change -> what the planes compile from, and which service ports to look at.
+
+Pure: objects in, names of touched service ports out, no I/O.  One Tracker is of one IP family.  A change costs
+what the changed Service has, never what exists.  `state` shows the present; it is valid until the next change.
+Source: kube-proxy 1.36 ServiceChangeTracker, EndpointsChangeTracker.
+"""
+
+from dataclasses import replace
+from sys import intern
+
+from svcplane.api.core import Node, Service
+from svcplane.api.core import ServicePort as WirePort
+from svcplane.api.discovery import Endpoint as WireEndpoint
+from svcplane.api.discovery import EndpointSlice
+from svcplane.base.net import canonical_cidr, canonical_ip, family_of
+from svcplane.proxy.model import (
+    Endpoint,
+    NodeConfig,
+    NodeState,
+    Protocol,
+    ProxyState,
+    ServicePort,
+    ServicePortName,
+)
+
+PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
+HEADLESS_LABEL = "service.kubernetes.io/headless"
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+ZONE_LABEL = "topology.kubernetes.io/zone"
+ANNOTATION_PREFIX = "svcplane.dev/"
+DEFAULT_TIMEOUT_S = 10800
+ServiceKey = tuple[str, str]
+Touched = frozenset[ServicePortName]
+
+
+def is_ours(service: Service) -> bool:
+    """Whether a proxy without a name of its own serves this Service at all."""
+    labels, spec = service.metadata.labels, service.spec
+    if PROXY_NAME_LABEL in labels or HEADLESS_LABEL in labels:
+        return False
+    return spec.type != "ExternalName" and spec.cluster_ip not in ("", "None")
+
+
+class Tracker:
+    """See the module's text."""
+
+    def __init__(self, config: NodeConfig, local_addresses: tuple[str, ...] = ()) -> None:
+        self._family = config.family
+        self._services: dict[ServicePortName, ServicePort] = {}
+        self._endpoints: dict[ServicePortName, tuple[Endpoint, ...]] = {}
+        self._ports_of: dict[ServiceKey, tuple[ServicePortName, ...]] = {}
+        self._slices: dict[ServiceKey, dict[str, EndpointSlice]] = {}
+        node = NodeState(config.node_name, "", local_addresses)
+        self._state = ProxyState(config, node, self._services, self._endpoints)
+
+    @property
+    def state(self) -> ProxyState:
+        return self._state
+
+    # -- folding ---------------------------------------------------------------------------------------------------
+
+    def service_changed(self, old: Service | None, new: Service | None) -> Touched:
+        service = new or old
+        if service is None:
+            return frozenset()
+        key = (intern(service.metadata.namespace), intern(service.metadata.name))
+        before = self._ports_of.pop(key, ())
+        ports = {port.name: port for port in self._ports(new)} if new is not None and is_ours(new) else {}
+        touched = {name for name in before if self._services.get(name) != ports.get(name)}
+        touched |= {name for name, port in ports.items() if self._services.get(name) != port}
+        for name in before:
+            if name not in ports:
+                self._services.pop(name, None)
+                self._endpoints.pop(name, None)
+        self._services.update(ports)
+        if ports:
+            self._ports_of[key] = tuple(ports)
+        return frozenset(touched) | self._refresh_endpoints(key)
+
+    def slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> Touched:
+        touched: Touched = frozenset()
+        for slice_, present in ((old, False), (new, True)):
+            if slice_ is None or slice_.address_type != self._family.api_name:
+                continue
+            service = slice_.metadata.labels.get(SERVICE_NAME_LABEL, "")
+            if not service:
+                continue
+            key = (intern(slice_.metadata.namespace), intern(service))
+            group = self._slices.setdefault(key, {})
+            if present:
+                group[slice_.metadata.name] = slice_
+            else:
+                group.pop(slice_.metadata.name, None)
+            if not group:
+                del self._slices[key]
+            touched |= self._refresh_endpoints(key)
+        return touched
+
+    def node_changed(self, node: Node | None) -> Touched:
+        """This node's own object: its zone counts for topology."""
+        zone = node.metadata.labels.get(ZONE_LABEL, "") if node is not None else ""
+        if zone == self._state.node.zone:
+            return frozenset()
+        self._state = replace(self._state, node=replace(self._state.node, zone=zone))
+        return frozenset(self._services)
+
+    def addresses_changed(self, local_addresses: tuple[str, ...]) -> bool:
+        """Addresses of this host's interfaces; True where they differ from before."""
+        if local_addresses == self._state.node.local_addresses:
+            return False
+        self._state = replace(self._state, node=replace(self._state.node, local_addresses=local_addresses))
+        return True
+
+    # -- Services ------------------------------------------------------------------------------------------------------
+
+    def _mine(self, addresses: list[str]) -> tuple[str, ...]:
+        found = (canonical_ip(address) for address in addresses)
+        return tuple(dict.fromkeys(ip for ip in found if ip and family_of(ip) is self._family))
+
+    def _ports(self, service: Service) -> list[ServicePort]:
+        spec, meta = service.spec, service.metadata
+        cluster_ips = self._mine(spec.cluster_ips or [spec.cluster_ip])
+        if not cluster_ips:
+            return []
+        timeout = 0
+        if spec.session_affinity == "ClientIP":
+            config = spec.session_affinity_config
+            timeout = (config.client_ip.timeout_seconds if config and config.client_ip else None) or DEFAULT_TIMEOUT_S
+        ingress = [item.ip for item in service.status.load_balancer.ingress if item.ip and item.ip_mode != "Proxy"]
+        ranges = (canonical_cidr(text) for text in spec.load_balancer_source_ranges)
+        annotations = sorted((k, v) for k, v in meta.annotations.items() if k.startswith(ANNOTATION_PREFIX))
+        return [
+            ServicePort(
+                name=self._name(service, port),
+                cluster_ip=cluster_ips[0],
+                port=port.port,
+                node_port=port.node_port if spec.type in ("NodePort", "LoadBalancer") else 0,
+                external_ips=self._mine(spec.external_ips),
+                load_balancer_ips=self._mine(ingress) if spec.type == "LoadBalancer" else (),
+                source_ranges=tuple(cidr for cidr in ranges if cidr and family_of(cidr) is self._family),
+                affinity_timeout_s=timeout,
+                internal_policy_local=spec.internal_traffic_policy == "Local",
+                external_policy_local=spec.external_traffic_policy == "Local",
+                health_check_node_port=spec.health_check_node_port,
+                annotations=tuple(annotations),
+            )
+            for port in spec.ports
+        ]
+
+    @staticmethod
+    def _name(service: Service, port: WirePort) -> ServicePortName:
+        meta = service.metadata
+        return ServicePortName(intern(meta.namespace), intern(meta.name), intern(port.name), Protocol(port.protocol))
+
+    # -- endpoints -----------------------------------------------------------------------------------------------------
+
+    def _refresh_endpoints(self, key: ServiceKey) -> Touched:
+        """Endpoints of a Service's ports from its slices."""
+        names = self._ports_of.get(key, ())
+        if not names:
+            return frozenset()
+        found: dict[ServicePortName, dict[tuple[str, int], Endpoint]] = {name: {} for name in names}
+        wanted = {(name.port_name, name.protocol): name for name in names}
+        for slice_ in self._slices.get(key, {}).values():
+            for port in slice_.ports or ():
+                try:
+                    name = wanted.get((port.name or "", Protocol(port.protocol or "TCP")))
+                except ValueError:
+                    continue
+                if name is not None and port.port:
+                    self._collect(slice_, port.port, found[name])
+        touched = set()
+        for name, endpoints in found.items():
+            ordered = tuple(sorted(endpoints.values()))
+            if self._endpoints.get(name, ()) != ordered:
+                touched.add(name)
+                if ordered:
+                    self._endpoints[name] = ordered
+                else:
+                    self._endpoints.pop(name, None)
+        return frozenset(touched)
+
+    def _collect(self, slice_: EndpointSlice, port: int, into: dict[tuple[str, int], Endpoint]) -> None:
+        for wire in slice_.endpoints or ():
+            ip = canonical_ip(wire.addresses[0]) if wire.addresses else None
+            if ip is None or family_of(ip) is not self._family:
+                continue
+            endpoint = self._endpoint(intern(ip), port, wire)
+            present = into.get((ip, port))
+            # of two with the same address, one that runs beats one that ends
+            if present is None or (present.terminating and not endpoint.terminating):
+                into[ip, port] = endpoint
+
+    def _endpoint(self, ip: str, port: int, wire: WireEndpoint) -> Endpoint:
+        conditions, hints = wire.conditions, wire.hints
+        node = wire.node_name or ""
+        reference = wire.target_ref
+        return Endpoint(
+            ip=ip,
+            port=port,
+            node_name=intern(node),
+            is_local=node == self._state.config.node_name,
+            ready=conditions.ready is not False,
+            serving=conditions.serving if conditions.serving is not None else conditions.ready is not False,
+            terminating=bool(conditions.terminating),
+            zone=intern(wire.zone or ""),
+            zone_hints=tuple(intern(zone.name) for zone in hints.for_zones) if hints else (),
+            node_hints=tuple(intern(name.name) for name in hints.for_nodes) if hints else (),
+            pod=f"{reference.namespace}/{reference.name}" if reference is not None else "",
+        )
