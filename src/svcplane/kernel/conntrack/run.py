@@ -30,15 +30,21 @@ async def flows(family: Family, protocol: str) -> list[Entry]:
         raise KernelError(f"conntrack -L: {err.strip().splitlines()[-1] if err.strip() else status}")
     return [
         Entry(
-            *(str(ipaddress.ip_address(address)) for address in (entry.src, entry.dst)),
+            _canonical(entry.src),
+            _canonical(entry.dst),
             entry.sport,
             entry.dport,
-            *(str(ipaddress.ip_address(address)) for address in (entry.reply_src, entry.reply_dst)),
+            _canonical(entry.reply_src),
+            _canonical(entry.reply_dst),
             entry.reply_sport,
             entry.reply_dport,
         )
         for entry in parse(out)
     ]
+
+
+def _canonical(address: str) -> str:
+    return str(ipaddress.ip_address(address))
 
 
 async def delete(family: Family, protocol: str, entry: Entry) -> None:
