@@ -69,7 +69,8 @@ class Agent:
         )
         self._node: Informer[Node] = Informer(client, NODES, Node, fields=f"metadata.name={config.node_name}")
         self._families = [_Family(node_config, plane) for node_config, plane in planes.values()]
-        self.health, self.metrics = Health(), Metrics()
+        self.health = Health(families=tuple(family.label for family in self._families))
+        self.metrics = Metrics()
         self._checks = CheckPorts(self.health)
         self._servers = HealthServer()
         self._wake = asyncio.Event()
@@ -194,7 +195,7 @@ class Agent:
             family.full = True
             family.failures += 1
             self.metrics.failures.labels(family.label).inc()
-            wait = min(30.0, 0.5 * 2 ** min(family.failures, 6))
+            wait: float = min(30.0, 0.5 * 2 ** min(family.failures, 6))
             log.error("sync failed, again in %.1f s: family=%s error=%s", wait, family.label, error)
             return wait
         family.failures = 0

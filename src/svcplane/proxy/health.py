@@ -28,6 +28,7 @@ class Health:
     updated_wall: float = 0.0
     queued_since: float | None = None
     node_eligible: bool = True
+    families: tuple[str, ...] = ()
 
     def queued(self, now: float) -> None:
         if self.queued_since is None:
@@ -123,11 +124,16 @@ def health_page(health: Health, path: str) -> tuple[int, bytes, str, dict[str, s
     if path not in ("/healthz", "/livez"):
         return 404, b"404 page not found\n", "text/plain; charset=utf-8", dict(_NOSNIFF)
     good = health.is_healthy(now) if path == "/healthz" else health.is_alive(now)
+    updated = rfc3339(health.updated_wall)
+    families = {family: {"lastUpdated": updated, "healthy": health.is_alive(now)} for family in health.families}
     body: dict[str, Any] = {
-        "lastUpdated": rfc3339(health.updated_wall),
+        "lastUpdated": updated,
         "currentTime": rfc3339(time.time()),
-        "nodeEligible": health.node_eligible,
+        "healthy": good,
+        "status": families,
     }
+    if path == "/healthz":
+        body["nodeEligible"] = health.node_eligible
     return (200 if good else 503), msgspec.json.encode(body), "application/json", dict(_NOSNIFF)
 
 

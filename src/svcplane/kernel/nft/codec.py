@@ -47,6 +47,8 @@ VERDICT_TYPE = 0xFFFFFF00
 ELEMENT_INTERVAL_END = 1
 NAT_MAP_IPS, NAT_PROTO_SPECIFIED, NAT_FULLY_RANDOM = 1, 2, 16
 HOST_ENDIAN, BIG_ENDIAN = 1, 2
+#: ICMP and ICMPv6 codes of port unreachable.
+_PORT_UNREACHABLE = {Family.IPV4: b"\x03", Family.IPV6: b"\x04"}
 
 _HEAD = struct.Struct("=HH")
 _MESSAGE = struct.Struct("=IHHII")
@@ -155,8 +157,8 @@ def _encode_acts(expression: o.Expression) -> tuple[str, bytes]:
             return "nat", be32(1, 1) + be32(2, NFPROTO[family]) + regs + be32(7, flags)
         case o.Masquerade(fully_random):
             return "masq", be32(1, NAT_FULLY_RANDOM) if fully_random else b""
-        case o.Reject():
-            return "reject", be32(1, 2) + attr(2, b"\x01")
+        case o.Reject(family):
+            return "reject", be32(1, 0) + attr(2, _PORT_UNREACHABLE[family])
         case _:
             raise TypeError(f"cannot encode {expression!r}")
 
@@ -484,6 +486,6 @@ def _decode_act(name: str, found: Attributes) -> o.Expression | None:
             return o.Dnat(FAMILY[number(found[2])], _r(found[3]), _r(found[5]))
         case "masq":
             return o.Masquerade(bool(number(found.get(1, b"")) & NAT_FULLY_RANDOM))
-        case "reject" if number(found[1]) == 2 and found.get(2) == b"\x01":
-            return o.Reject()
+        case "reject" if number(found[1]) == 0 and found.get(2) in _PORT_UNREACHABLE.values():
+            return o.Reject(next(family for family, code in _PORT_UNREACHABLE.items() if code == found[2]))
     return None

@@ -262,7 +262,9 @@ class Masquerade:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """ICMP port unreachable, in the packet's family (icmpx)."""
+    """ICMP port unreachable, in the table's family."""
+
+    family: Family
 
 
 Expression = (

@@ -218,20 +218,23 @@ class Layout:
                 o.Chain("service-endpoints-check"),
                 [
                     o.Rule((*address, o.Lookup("drop-ips", 0), drop), "policy Local, endpoints on other nodes only"),
-                    o.Rule((*address, o.Lookup("reject-ips", 0), o.Reject()), "no endpoints"),
+                    o.Rule((*address, o.Lookup("reject-ips", 0), o.Reject(self.family)), "no endpoints"),
                 ],
             ),
             (
                 o.Chain("nodeport-endpoints-check"),
                 [
                     o.Rule((*nodeport, o.Lookup("drop-nodeports", 0), drop), "policy Local, endpoints elsewhere only"),
-                    o.Rule((*nodeport, o.Lookup("reject-nodeports", 0), o.Reject()), "no endpoints"),
+                    o.Rule((*nodeport, o.Lookup("reject-nodeports", 0), o.Reject(self.family)), "no endpoints"),
                 ],
             ),
             (
                 o.Chain("cluster-ips-check"),
                 [
-                    o.Rule((self.daddr(0), o.Lookup("cluster-ips", 0), o.Reject()), "undefined port of a ClusterIP"),
+                    o.Rule(
+                        (self.daddr(0), o.Lookup("cluster-ips", 0), o.Reject(self.family)),
+                        "undefined port of a ClusterIP",
+                    ),
                     o.Rule((self.daddr(0), o.Lookup("service-cidrs", 0), drop), "ClusterIP that no Service has"),
                 ],
             ),
