@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: install dev demo test check bench soak clean
+.PHONY: install dev test check clean
 
 install: $(VENV)/.installed
 $(VENV)/.installed: requirements/run.txt pyproject.toml tools/install
@@ -13,24 +13,15 @@ dev: $(VENV)/.installed-dev
 $(VENV)/.installed-dev: requirements/run.txt requirements/dev.txt pyproject.toml tools/install
 	@tools/install dev
 
-demo: install
-	@$(VENV)/bin/svcplane lab demo $(if $(KEEP),--keep)
-
 check: dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
-	$(PY) -m pytest -q -n 2 tests/unit tests/property
+	$(PY) -m pytest -q -n 2 tests/unit
 
 test: check
-	$(PY) -m pytest -q -n 2 --dist loadgroup tests/contract tests/golden tests/kernel tests/wire tests/upgrade
-
-bench: dev
-	$(PY) -m benchmarks
-
-soak: dev
-	SVCPLANE_SOAK=1 $(PY) -m pytest -q tests/kernel -k soak --timeout 0
+	$(PY) -m pytest -q -n 2 --dist loadgroup tests/contract tests/golden tests/kernel
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,13 +17,9 @@ from svcplane.base.errors import SvcplaneError
 
 # verb -> (module, attribute, help line).  The help line stands here so that `svcplane --help` imports nothing.
 VERBS: dict[str, tuple[str, str, str]] = {
-    "up": ("svcplane.cli.up", "up", "Run everything on this host: API server, controllers, proxy, node agent."),
-    "lab": ("svcplane.cli.lab", "lab", "Build and use clusters of network namespaces on this machine."),
     "apiserver": ("svcplane.cli.apiserver", "apiserver", "Run the Kubernetes-compatible API server."),
     "controllers": ("svcplane.cli.controllers", "controllers", "Run the Endpoints and EndpointSlice controllers."),
     "proxy": ("svcplane.cli.proxy", "proxy", "Run the service proxy (a drop-in kube-proxy)."),
-    "node": ("svcplane.cli.node", "node", "Run the node agent: Pods as processes."),
-    "logs": ("svcplane.cli.logs", "logs", "Print the logs of a Pod's container."),
     "store": ("svcplane.cli.store", "store", "Back up, restore and check an API server's data."),
 }
 
@@ -35,7 +31,7 @@ class LazyGroup(click.Group):
         return [name for name, (module, _, _) in VERBS.items() if importlib.util.find_spec(module)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
+        if cmd_name not in self.list_commands(ctx):
             return None
         module, attribute, _ = VERBS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), attribute)
