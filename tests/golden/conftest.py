@@ -68,15 +68,26 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 @pytest.fixture(scope="session")
 def replayed(cluster: tuple[str, str]) -> dict[str, str]:
     """Scenario -> `` where it passed, else what differed."""
+    results = replay(cluster, [HERE / "data"], workers=4)
+    assert results
+    # the controllers' work depends on timing under load: what differed is replayed once more, alone
+    again = [name for name, difference in results.items() if difference and name not in not_yet()]
+    files = [HERE / "data" / f"{name}.json" for name in again]
+    return results | (replay(cluster, files, workers=1) if files else {})
+
+
+def replay(cluster: tuple[str, str], places: list[Path], workers: int) -> dict[str, str]:
+    """Scenario -> `` or the first difference."""
     url, token = cluster
-    command = [sys.executable, str(HERE / "replay.py"), "--server", url, "--token", token, "--insecure", "-j", "4"]
-    run = subprocess.run([*command, str(HERE / "data")], capture_output=True, text=True, timeout=600, check=False)
-    results = {}
+    command = [sys.executable, str(HERE / "replay.py"), "--server", url, "--token", token, "--insecure"]
+    command += ["-j", str(workers), *map(str, places)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    found = {}
     for line in run.stdout.splitlines():
         if match := re.match(r"(PASS|FAIL) (\S+)(?: - (.*))?", line):
-            results[match[2]] = "" if match[1] == "PASS" else match[3]
-    assert results, run.stdout + run.stderr
-    return results
+            found[match[2]] = "" if match[1] == "PASS" else match[3]
+    assert found, run.stdout + run.stderr
+    return found
 
 
 def not_yet() -> dict[str, str]:

@@ -50,7 +50,7 @@ class Controllers:
         self._slices_of: dict[str, dict[str, EndpointSlice]] = {}
         self._expected: dict[str, dict[str, str]] = {}  # service -> slice -> version we wrote, until seen
         self._slice_queue: WorkQueue[str] = WorkQueue(first_s=1.0, max_s=1000.0)
-        self._endpoints_queue: WorkQueue[str] = WorkQueue(first_s=1.0, max_s=1000.0)
+        self._endpoints_queue: WorkQueue[str] = WorkQueue(first_s=0.005, max_s=1000.0)
         self._namespace_queue: WorkQueue[str] = WorkQueue(first_s=0.2, max_s=30.0)
         self._slice_times, self._endpoints_times = TriggerTimes(), TriggerTimes()
 

@@ -36,8 +36,8 @@ class Scheduler:
 
     async def run(self) -> None:
         for informer in (self._pods, self._nodes):
-            informer.on_change(lambda _old, _new: self._wake.set())  # type: ignore[attr-defined]
-            informer.start()  # type: ignore[attr-defined]
+            informer.on_change(lambda _old, _new: self._wake.set())
+            informer.start()
         try:
             await self._pods.synced.wait()
             await self._nodes.synced.wait()
