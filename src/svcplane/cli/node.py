@@ -51,6 +51,7 @@ def node_ips(text: str) -> tuple[str, ...]:
 @click.option("--state-dir", default="/run/svcplane/node", show_default=True, type=click.Path(path_type=Path))
 @click.option("--address", default="127.0.0.1", show_default=True, help="Where logs and health are served.")
 @click.option("--port", default=10250, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option("--with-scheduler", is_flag=True, help="Also bind Pods that have no node yet.")
 @click.option("--namespace-prefix", default="", hidden=True)
 @click.option("--stop-pods", is_flag=True, help="End the Pods' processes when the agent is stopped.")
 @click.option("-v", "--v", "verbosity", default=2, show_default=True, type=int, help="Log verbosity.")
@@ -83,9 +84,11 @@ async def own_ips(cidrs: tuple[str, ...]) -> tuple[str, ...]:
 async def _run(
     flags: dict[str, Any], cidrs: tuple[str, ...], ips: tuple[str, ...], labels: tuple[tuple[str, str], ...]
 ) -> None:
+    from svcplane.base.tasks import cancel_and_wait
     from svcplane.client.http import HttpTransport
     from svcplane.client.kubeconfig import load
     from svcplane.node.run import NodeOptions, default_name, running_node
+    from svcplane.node.scheduler.loop import Scheduler
 
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -102,9 +105,13 @@ async def _run(
         stop_pods=flags["stop_pods"],
     )
     transport = HttpTransport(load(flags["kubeconfig"]))
+    scheduler: asyncio.Task[None] | None = None
     try:
         async with running_node(transport, options):
+            if flags["with_scheduler"]:
+                scheduler = asyncio.create_task(Scheduler(transport).run(), name="scheduler")
             await stopped.wait()
             log.info("stopping")
     finally:
+        await cancel_and_wait(scheduler)
         await transport.close()

@@ -80,7 +80,8 @@ class Cluster:
         await self._until(source.exists, "apiserver")
         self.kubeconfig.write_text(source.read_text())
         self._spawn("controllers", "control", "controllers", f"--kubeconfig={self.kubeconfig}")
-        for node in self.lab.nodes:
+        nodes = self.lab.nodes
+        for node in nodes:
             self._spawn(
                 f"{node.name}-agent",
                 node.name,
@@ -92,6 +93,7 @@ class Cluster:
                 f"--state-dir={self.directory / node.name}",
                 f"--address={node.ip}",
                 f"--namespace-prefix={self.lab.space(f'{node.name}-pod-')}",
+                *(["--with-scheduler"] if node is nodes[0] else []),
             )
         self.start_proxies(self.mode)
 
@@ -117,7 +119,7 @@ class Cluster:
         self.start_proxies(mode)
 
     def _program(self) -> list[str]:
-        return [sys.executable, "-m", "svcplane.cli.main"]
+        return [sys.executable, "-c", "from svcplane.cli.main import main; main()"]
 
     def _spawn(self, name: str, member: str, *argv: str) -> None:
         log = self.directory / f"{name}.log"
@@ -157,7 +159,7 @@ class Cluster:
                 child.wait()
 
     def client(self) -> tuple[ApiClient, HttpTransport]:
-        """An API client that connects from inside the lab's client namespace."""
+        """An API client for a caller that has entered one of the lab's namespaces; close the transport."""
         transport = HttpTransport(load(self.kubeconfig))
         return ApiClient(transport, "svcplane-lab"), transport
 

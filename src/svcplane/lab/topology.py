@@ -55,7 +55,7 @@ class Lab:
         """Everything `ensure` has to make."""
         nodes = self.nodes
         members = [("control", CONTROL_IP), ("client", CLIENT_IP), *((node.name, node.ip) for node in nodes)]
-        links = (
+        links: tuple[Veth | Bridge, ...] = (
             Bridge("br0", MARK + self.name),
             *(Veth(f"l-{name}", "eth0", self.space(name), MARK + self.name, master="br0") for name, _ in members),
         )

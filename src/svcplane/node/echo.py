@@ -1,8 +1,8 @@
 """The built-in image svcplane/echo: answers every request with the name of the Pod that got it.
 
 TCP: a line that looks like an HTTP request gets an HTTP answer, any other line (or an end of input) the Pod's
-name.  UDP: each datagram is answered by the Pod's name.  HTTP paths: /hostname and others answer the name,
-/healthz 200 or, when the file READY_FILE names is missing, 503.  Ports: ECHO_PORTS (`TCP:8080,UDP:8080`),
+name.  UDP: each datagram is answered by the Pod's name.  HTTP paths: /healthz answers 200, after a request for
+/fail 503 until one for /recover; all others answer the name.  Ports: ECHO_PORTS (`TCP:8080,UDP:8080`),
 default TCP and UDP 8080.  Standard library alone, so that it starts at once.
 """
 
@@ -18,6 +18,7 @@ from types import FrameType
 METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ")
 REQUEST_MAX = 16 * 1024
 IDLE_S = 30.0
+healthy = True
 
 
 def name() -> str:
@@ -41,8 +42,10 @@ def answer(request: bytes) -> bytes | None:
 
 def respond(path: bytes) -> tuple[str, bytes]:
     """Status line and body of a path."""
-    gate = os.environ.get("READY_FILE")
-    if path in (b"/healthz", b"/readyz") and gate and not os.path.exists(gate):
+    global healthy
+    if path in (b"/fail", b"/recover"):
+        healthy = path == b"/recover"
+    if path == b"/healthz" and not healthy:
         return "503 Service Unavailable", b"not ready\n"
     return "200 OK", name().encode() + b"\n"
 
