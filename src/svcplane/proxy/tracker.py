@@ -127,7 +127,7 @@ class Tracker:
             config = spec.session_affinity_config
             timeout = (config.client_ip.timeout_seconds if config and config.client_ip else None) or DEFAULT_TIMEOUT_S
         ingress = [item.ip for item in service.status.load_balancer.ingress if item.ip and item.ip_mode != "Proxy"]
-        ranges = (canonical_cidr(text) for text in spec.load_balancer_source_ranges)
+        ranges = [canonical_cidr(text) for text in spec.load_balancer_source_ranges]
         annotations = sorted((k, v) for k, v in meta.annotations.items() if k.startswith(ANNOTATION_PREFIX))
         return [
             ServicePort(
