@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 LEASE_NAMESPACE = "kube-node-lease"
 LEASE_DURATION_S, RENEW_S, STATUS_S, RETRY_S = 40, 10.0, 300.0, 1.0
 MAX_PODS = 110
+NOT_READY = "node.kubernetes.io/not-ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,10 @@ class Registration:
             node = await self._api.patch(NODES, "", facts.name, patch)
         await self.write_status(ready=True)
         spec = node.get("spec", {})
+        taints = spec.get("taints") or []
+        wanted = [taint for taint in taints if taint.get("key") != NOT_READY]
+        if wanted != taints:  # a server puts it on a new node; there need be no controller that takes it off
+            await self._api.patch(NODES, "", facts.name, {"spec": {"taints": wanted or None}})
         return tuple(spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else []))
 
     async def write_status(self, *, ready: bool, why: str = "") -> None:
