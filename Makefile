@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: install dev test check clean
+.PHONY: install dev demo test check clean
 
 install: $(VENV)/.installed
 $(VENV)/.installed: requirements/run.txt pyproject.toml tools/install
@@ -12,6 +12,9 @@ $(VENV)/.installed: requirements/run.txt pyproject.toml tools/install
 dev: $(VENV)/.installed-dev
 $(VENV)/.installed-dev: requirements/run.txt requirements/dev.txt pyproject.toml tools/install
 	@tools/install dev
+
+demo: install
+	@$(VENV)/bin/svcplane lab demo $(if $(KEEP),--keep)
 
 check: dev
 	$(VENV)/bin/ruff format --check .

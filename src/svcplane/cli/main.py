@@ -17,7 +17,6 @@ from svcplane.base.errors import SvcplaneError
 
 # verb -> (module, attribute, help line).  The help line stands here so that `svcplane --help` imports nothing.
 VERBS: dict[str, tuple[str, str, str]] = {
-    "up": ("svcplane.cli.up", "up", "Run everything on this host: API server, controllers, proxy, node agent."),
     "lab": ("svcplane.cli.lab", "lab", "Build and use clusters of network namespaces on this machine."),
     "apiserver": ("svcplane.cli.apiserver", "apiserver", "Run the Kubernetes-compatible API server."),
     "controllers": ("svcplane.cli.controllers", "controllers", "Run the Endpoints and EndpointSlice controllers."),
