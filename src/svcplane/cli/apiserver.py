@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import signal
+import sys
 from pathlib import Path
 
 import click
 
+from svcplane.base.errors import ConfigError
 from svcplane.cli.main import configure_logging
 
 log = logging.getLogger("svcplane.apiserver")
@@ -29,6 +31,7 @@ log = logging.getLogger("svcplane.apiserver")
 @click.option("--tls-private-key-file", type=click.Path(path_type=Path))
 @click.option("--client-ca-file", type=click.Path(path_type=Path), help="Accept client certificates of this authority.")
 @click.option("--max-requests-inflight", default=400, show_default=True, type=click.IntRange(1))
+@click.option("--audit-log-path", type=click.Path(path_type=Path), help="A line for each write; `-`: standard output.")
 @click.option("-v", "--v", "verbosity", default=2, show_default=True, type=int, help="Log verbosity.")
 def apiserver(
     bind_address: str,
@@ -43,12 +46,15 @@ def apiserver(
     tls_private_key_file: Path | None,
     client_ca_file: Path | None,
     max_requests_inflight: int,
+    audit_log_path: Path | None,
     verbosity: int,
 ) -> None:
     """Run the API server until it is told to stop.  Writes DATA_DIR/kubeconfig for its administrator."""
     from svcplane.server.app import ApiServerConfig
 
     configure_logging(verbosity)
+    if audit_log_path is not None:
+        _audit_to(audit_log_path)
     config = ApiServerConfig(
         data_dir=data_dir,
         bind_address=bind_address,
@@ -66,6 +72,19 @@ def apiserver(
     import uvloop
 
     uvloop.run(_serve(config))
+
+
+def _audit_to(path: Path) -> None:
+    """Send the audit lines there instead of to the log."""
+    try:
+        handler = logging.StreamHandler(sys.stdout) if str(path) == "-" else logging.FileHandler(path)
+    except OSError as error:
+        raise ConfigError(f"--audit-log-path {path}: {error.strerror}") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    audit = logging.getLogger("svcplane.audit")
+    audit.addHandler(handler)
+    audit.setLevel(logging.INFO)
+    audit.propagate = False
 
 
 async def _serve(config: object) -> None:

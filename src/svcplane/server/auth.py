@@ -111,7 +111,14 @@ class Authorizer:
         return any(rule.allows(user, verb, resource, namespace) for rule in self.rules)
 
     def allows_path(self, user: User | None, method: str, path: str) -> bool:
-        """Paths that are no objects: health for all, discovery for whoever is known."""
+        """Paths that are no objects: health for all, discovery for whoever is known, metrics for whoever may get
+        the resource `metrics`."""
+        if user is not None and MASTERS in user.groups:
+            return True
         if method not in ("GET", "HEAD"):
             return False
-        return user is not None or any(path == open_ or path.startswith(open_ + "/") for open_ in OPEN_PATHS)
+        if any(path == open_ or path.startswith(open_ + "/") for open_ in OPEN_PATHS):
+            return True
+        if user is None:
+            return False
+        return path != "/metrics" or self.allows(user, "get", "metrics", "")

@@ -22,6 +22,20 @@ from svcplane.server.writing import Writer, Written
 log = logging.getLogger(__name__)
 JSON = {"Content-Type": "application/json"}
 LogSource = Callable[[str, str, Request], Awaitable[Response]]
+ROOT_PATHS = [
+    *(
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ),
+]
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
@@ -61,6 +75,7 @@ class ApiHandler:
         except st.StatusError as error:
             response = Response(error.code, codec.encode(error.body()), {**JSON, **error.headers})
         except StoreError as error:
+            self.ready = False  # until a write succeeds again
             log.error("the store failed: path=%s error=%s", request.path, error)
             response = _failure(st.StatusError(503, "ServiceUnavailable", str(error)))
         except Exception as error:
@@ -141,6 +156,7 @@ class ApiHandler:
                 "delete": self._writer.delete,
             }
             written = await verbs[found.verb](found, request)
+            self.ready = True
             response = Response(written.status, self._body(found, written, request, wanted), dict(JSON))
             response.warnings = tuple(written.warnings)
         return _as_yaml(response) if wanted.media_type == YAML else response
@@ -195,20 +211,21 @@ class ApiHandler:
             if request.user is None:
                 raise st.unauthorized()
             raise st.StatusError(403, "Forbidden", f'User "{request.user.name}" cannot {request.method} path "{path}"')
+        if request.method not in ("GET", "HEAD"):
+            return self._no_document(path)
         if path.split("/")[1] in ("healthz", "livez", "readyz"):
             return self._health(request, path.split("/")[1])
         if path == "/metrics":
             return Response(200, self._metrics.render(), {"Content-Type": "text/plain; version=0.0.4"})
-        document = self._document(path, request)
-        if document is None:
-            if path.startswith(("/api/", "/apis/")):
-                text = "the server could not find the requested resource"
-                raise st.StatusError(404, "NotFound", text, {})
-            paths = {"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2"]}
-            if path == "/":
-                return Response(200, codec.encode(paths), dict(JSON))
-            return Response(404, b"404 page not found\n", {"Content-Type": "text/plain; charset=utf-8"})
-        return document
+        if path == "/":
+            return Response(200, codec.encode({"paths": ROOT_PATHS}), dict(JSON))
+        return self._document(path, request) or self._no_document(path)
+
+    @staticmethod
+    def _no_document(path: str) -> Response:
+        if path.startswith(("/api/", "/apis/")):
+            raise st.StatusError(404, "NotFound", "the server could not find the requested resource", {})
+        return Response(404, b"404 page not found\n", {"Content-Type": "text/plain; charset=utf-8"})
 
     def _health(self, request: Request, name: str) -> Response:
         ok = self.ready or name == "livez"

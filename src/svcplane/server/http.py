@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 MAX_BODY = 3 << 20
 GZIP_FROM = 128 << 10
 SLOW_CLIENT_S = 30.0
+BODY_S = 60.0
 
 
 class HttpServer:
@@ -72,7 +73,10 @@ class HttpServer:
     async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
         try:
             user = self._user(raw)
-            body = await self._body(raw) if raw.body_exists else b""
+            async with asyncio.timeout(BODY_S):
+                body = await self._body(raw) if raw.body_exists else b""
+        except TimeoutError:
+            return web.Response(status=408, text="the body of the request did not arrive in time\n")
         except StatusError as error:
             return web.Response(status=error.code, body=codec.encode(error.body()), content_type="application/json")
         request = Request(
@@ -87,7 +91,7 @@ class HttpServer:
         response = await self._handler(request)
         if response.stream is not None:
             return await self._stream(raw, response)
-        return self._whole(raw, response)
+        return await self._whole(raw, response)
 
     @staticmethod
     async def _body(raw: web.BaseRequest) -> bytes:
@@ -102,11 +106,11 @@ class HttpServer:
         return b"".join(parts)
 
     @staticmethod
-    def _whole(raw: web.BaseRequest, response: Response) -> web.Response:
+    async def _whole(raw: web.BaseRequest, response: Response) -> web.Response:
         body = response.body
         headers = dict(response.headers)
         if len(body) > GZIP_FROM and "gzip" in raw.headers.get("Accept-Encoding", ""):
-            body = gzip.compress(body, 1)
+            body = await asyncio.to_thread(gzip.compress, body, 1)  # others go on meanwhile
             headers["Content-Encoding"] = "gzip"
         answer = web.Response(status=response.status, body=body, headers=headers)
         for text in response.warnings:

@@ -33,6 +33,7 @@ from svcplane.store.contract import Compacted, Event, FutureRevision, KeyValue, 
 BOOKMARK_EVERY_S = 60.0
 DEFAULT_WATCH_S = 1800.0
 PAGE_FOR_SELECTORS = 500
+MAX_ENCODED_BYTES = 8 << 20
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
@@ -86,6 +87,7 @@ class Reader:
     def __init__(self, store: Store, strategies: Mapping[Resource, Strategy], clock: Clock) -> None:
         self._store, self._strategies, self._clock = store, strategies, clock
         self._encoded: dict[tuple[str, int, str], bytes] = {}
+        self._encoded_size = 0
 
     # -- get -------------------------------------------------------------------------------------------------------
 
@@ -237,8 +239,10 @@ class Reader:
         line = self._encoded.get(place)
         if line is None:
             line = b'{"type":"%s","object":%s}\n' % (kind.encode(), render())
-            if len(self._encoded) >= 2048:
+            self._encoded_size += len(line)
+            if self._encoded_size > MAX_ENCODED_BYTES:
                 self._encoded.clear()
+                self._encoded_size = len(line)
             self._encoded[place] = line
         return line
 
@@ -312,6 +316,8 @@ class _WatchStream:
     async def run(self, watch: Watch) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         ends = loop.time() + (self._options.timeout_s or DEFAULT_WATCH_S)
+        every = BOOKMARK_EVERY_S if self._options.bookmarks else DEFAULT_WATCH_S
+        due = loop.time() + every
         batches = aiter(watch)
         waiting: asyncio.Future[Sequence[Event] | None] | None = None
         try:
@@ -319,18 +325,23 @@ class _WatchStream:
             while True:
                 if waiting is None:
                     waiting = asyncio.ensure_future(anext(batches, None))
-                left = min(ends - loop.time(), BOOKMARK_EVERY_S if self._options.bookmarks else ends)
-                await asyncio.wait((waiting,), timeout=max(0.0, left))
-                if waiting.done():
+                await asyncio.wait((waiting,), timeout=max(0.0, min(ends, due) - loop.time()))
+                done, events = waiting.done(), None
+                if done:
                     events = waiting.result()
                     waiting = None
                     if events is None:
                         return
                     if chunk := b"".join([self._lines(event) for event in events]):
                         yield chunk
+                if loop.time() < min(ends, due):
                     continue
-                if self._options.bookmarks:
+                due = loop.time() + every
+                # what was read just now is sent; a bookmark must not pass what still waits to be read
+                if self._options.bookmarks and not done:
                     yield self._bookmark(watch.progress)
+                elif self._options.bookmarks and events:
+                    yield self._bookmark(events[-1].revision)
                 if loop.time() >= ends:
                     return
         except StoreError as error:

@@ -5,7 +5,6 @@ are optimistic: each commit demands that what it is based on has not changed.
 Source: k8s.io/apiserver/pkg/registry/generic/registry/store.go, pkg/endpoints/handlers.
 """
 
-import copy
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,7 +102,10 @@ class Writer:
         item = await self._store.get(NAMESPACES.key("", route.namespace))
         if item is None:
             raise st.not_found("namespaces", route.namespace)
-        if b'"deletionTimestamp"' in item.value:
+        if (
+            b'"deletionTimestamp"' in item.value
+            and "deletionTimestamp" in codec.load(item.value, 0, NAMESPACES)["metadata"]
+        ):
             why = f"unable to create new content in namespace {route.namespace} because it is being terminated"
             error = st.forbidden(route.resource.plural, name, why, route.resource.group)
             cause = {"reason": "NamespaceTerminating", "message": f"namespace {route.namespace} is being terminated"}
@@ -122,8 +124,10 @@ class Writer:
         if strategy.has_generation:
             meta["generation"] = 1
         strategy.default(obj)
+        if manager is not None:
+            self._record(obj, None, manager, resource)
         for _ in range(_TRIES):
-            attempt = copy.deepcopy(obj)
+            attempt = _copied(obj)
             if generated:
                 suffix = "".join(self._random.choice(SUFFIX_ALPHABET) for _ in range(5))
                 attempt["metadata"]["name"] = meta["generateName"][:58] + suffix
@@ -137,8 +141,6 @@ class Writer:
                 errors += strategy.validate_create(attempt)
                 if errors:
                     raise st.invalid(resource.kind, attempt["metadata"].get("name", ""), errors, resource.group)
-                if manager is not None:
-                    record_update(attempt, None, manager, self.now(), resource.kind, resource.api_version)
                 warnings = strategy.warnings(attempt, None)
                 stored = codec.encode_stored(attempt)
                 if options.dry_run:
@@ -154,6 +156,17 @@ class Writer:
             finally:
                 allocated.release()
         raise st.internal_error(f"no free number or name was found for {resource.kind} in {_TRIES} tries")
+
+    def _record(self, new: Tree, old: Tree | None, manager: Manager, resource: Resource) -> None:
+        """Note who set what.  Before the strategy and the allocation fill in theirs: nobody owns those fields.
+        Status is not this request's to set, so it is left out."""
+        given = new.pop("status", None)
+        if old is not None and "status" in old:
+            new["status"] = old["status"]
+        record_update(new, old, manager, self.now(), resource.kind, resource.api_version)
+        new.pop("status", None)
+        if given is not None:
+            new["status"] = given
 
     async def _allocate(self, obj: Tree, old: Tree | None, resource: Resource, *, dry_run: bool) -> Allocated:
         if resource is not SERVICES:
@@ -187,7 +200,7 @@ class Writer:
             else:
                 if given and given != str(item.revision):
                     raise st.conflict(resource.plural, route.name, CHANGED, resource.group)
-                found = await self._replace(route, copy.deepcopy(obj), item, options, manager)
+                found = await self._replace(route, _copied(obj), item, options, manager)
                 if found is None:
                     if given:
                         raise st.conflict(resource.plural, route.name, CHANGED, resource.group)
@@ -207,6 +220,8 @@ class Writer:
         strategy.default(new)
         allocated = Allocated()
         if not route.subresource:
+            if manager is not None:
+                self._record(new, old, manager, resource)
             allocated = await self._allocate(new, old, resource, dry_run=options.dry_run)
         try:
             self._prepare(route.subresource, resource, strategy, new, old)
@@ -216,7 +231,7 @@ class Writer:
             if errors:
                 raise st.invalid(resource.kind, route.name, errors, resource.group)
             warnings = strategy.warnings(new, old)
-            if manager is not None:
+            if manager is not None and route.subresource:
                 record_update(new, old, manager, self.now(), resource.kind, resource.api_version)
             stored = codec.encode_stored(new)
             if new == old:
@@ -409,6 +424,19 @@ class Writer:
             allocated = await self._allocation.on_delete(obj)
             operations += (*allocated.operations, Delete(ENDPOINTS.key(meta["namespace"], meta["name"])))
         return await self._store.commit(Transaction(operations, (Unchanged(item.key, item.revision),)))
+
+
+def _copied(tree: Tree) -> Tree:
+    """A deep copy of what JSON can hold; several times faster than the general one."""
+    return {key: _copied_value(value) for key, value in tree.items()}
+
+
+def _copied_value(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _copied_value(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_copied_value(inner) for inner in value]
+    return value
 
 
 def _match_namespace(obj: Tree, route: Route) -> None:

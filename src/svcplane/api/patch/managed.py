@@ -158,10 +158,14 @@ def write_entries(tree: dict[str, Any], entries: Iterable[Entry], api_version: s
 def record_update(
     new: dict[str, Any], old: dict[str, Any] | None, manager: Manager, now: str, kind: str, api_version: str
 ) -> None:
-    """After a write that is no apply: the manager owns what it changed, others lose that."""
+    """After a write that is no apply: the manager owns what it changed, others lose that.
+
+    Only what the write itself removes is disowned; a field that the server dropped by itself stays owned.
+    """
     after = object_leaves(new, kind)
     before = object_leaves(old, kind) if old is not None else {}
     changed = {path for path, value in after.items() if path not in before or before[path] != value}
+    removed = before.keys() - after.keys()
     entries: list[Entry] = []
     own: FieldSet = frozenset()
     own_time = now
@@ -169,7 +173,7 @@ def record_update(
         if entry.manager == manager:
             own, own_time = entry.fields, entry.time
         else:
-            entries.append(Entry(entry.manager, entry.time, frozenset((entry.fields - changed) & after.keys())))
-    fields = frozenset((own | changed) & after.keys())
+            entries.append(Entry(entry.manager, entry.time, entry.fields - changed - removed))
+    fields = own - removed | changed
     entries.append(Entry(manager, now if fields != own else own_time, fields))
     write_entries(new, entries, api_version)
