@@ -212,8 +212,11 @@ class ApiServer:
         if not self.token:
             return
         path = directory / "kubeconfig"
-        path.touch(mode=0o600)
-        path.write_text(self.kubeconfig())
+        partial = directory / "kubeconfig.partial"
+        partial.touch(mode=0o600)
+        partial.write_text(self.kubeconfig())
+        # whoever waits for the file finds it whole
+        partial.replace(path)
 
     async def close(self) -> None:
         if self._http is not None:
