@@ -18,6 +18,7 @@ from svcplane.base.errors import SvcplaneError
 # verb -> (module, attribute, help line).  The help line stands here so that `svcplane --help` imports nothing.
 VERBS: dict[str, tuple[str, str, str]] = {
     "lab": ("svcplane.cli.lab", "lab", "Build and use clusters of network namespaces on this machine."),
+    "up": ("svcplane.cli.up", "up", "Run everything on this host: API server, controllers, proxy, node agent."),
     "apiserver": ("svcplane.cli.apiserver", "apiserver", "Run the Kubernetes-compatible API server."),
     "controllers": ("svcplane.cli.controllers", "controllers", "Run the Endpoints and EndpointSlice controllers."),
     "proxy": ("svcplane.cli.proxy", "proxy", "Run the service proxy (a drop-in kube-proxy)."),
