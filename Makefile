@@ -24,7 +24,9 @@ check: dev
 	$(PY) -m pytest -q -n 2 tests/unit
 
 test: check
-	$(PY) -m pytest -q -n 2 --dist loadgroup tests/contract tests/golden tests/kernel
+	$(PY) -m pytest -q -n 2 tests/contract
+	$(PY) -m pytest -q tests/golden
+	$(PY) -m pytest -q tests/kernel
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
