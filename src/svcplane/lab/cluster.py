@@ -12,8 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from svcplane.base.errors import ConfigError, EnvironmentProblem
 from svcplane.client.api import ApiClient
@@ -65,7 +66,7 @@ class Cluster:
         self.directory.mkdir(parents=True, mode=0o700)
         made = {"name": self.lab.name, "nodes": self.lab.node_count, "mode": self.mode}
         (self.directory / "lab.json").write_text(json.dumps(made))
-        await asyncio.to_thread(ensure, self._links, self.lab.spaces(), fresh=True)
+        await _finished(asyncio.to_thread(ensure, self._links, self.lab.spaces(), fresh=True))
         data = self.directory / "api"
         self._spawn(
             "apiserver",
@@ -202,6 +203,16 @@ class Cluster:
                 return
             for pid in left:
                 ProcessId.of(pid).send(signal.SIGKILL)
+
+
+async def _finished(work: Coroutine[Any, Any, object]) -> None:
+    """Await work in a thread to its end even when cancelled: a thread goes on, and would make what `down` removes."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
 
 
 def find(name: str, state: Path = STATE) -> Cluster:

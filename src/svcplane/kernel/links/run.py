@@ -146,6 +146,9 @@ class KernelLinks:
             return None
         where = ("ip", *(("-n", namespace) if namespace else ()), "-json")
         links: list[dict[str, Any]] = json.loads(_run([*where, "address", "show"]) or "[]")
+        # only `ip link` tells the alias
+        aliases = {link.get("ifname"): link.get("ifalias", "") for link in json.loads(_run([*where, "link", "show"]))}
+        links = [{**link, "ifalias": aliases.get(link.get("ifname"), "")} for link in links]
         routes: list[dict[str, Any]] = []
         for family, flag in ((Family.IPV4, "-4"), (Family.IPV6, "-6")):
             shown = json.loads(_run([*where, flag, "route", "show"]) or "[]")

@@ -103,7 +103,10 @@ def batches(operations: Sequence[Operation]) -> Iterator[tuple[tuple[str, ...], 
 def observed(
     links: Sequence[Mapping[str, Any]], routes: Sequence[Mapping[str, Any]], sysctls: Mapping[str, str]
 ) -> Observed:
-    """From `ip -json address show` and `ip -json route show` (both families, each entry with `family`)."""
+    """From `ip -json address show`, with each link's `ifalias`, and `ip -json route show`.
+
+    Routes are of both families, each entry with `family`.
+    """
     states, addresses = {}, set()
     for link in links:
         name = link.get("ifname", "")
