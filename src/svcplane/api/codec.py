@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from svcplane.api import protobuf
 from svcplane.api.resources import BY_KIND, Resource
 from svcplane.api.schema import Field, Type, fields_of
 from svcplane.api.status import StatusError, bad_request
@@ -35,7 +36,9 @@ class _Mismatch(Exception):
 
 
 def parse_body(body: bytes, content_type: str) -> tuple[Any, list[str]]:
-    """The raw value and duplicate fields of a JSON or YAML body.  Raises ValueError."""
+    """The raw value and duplicate fields of a JSON, YAML or protobuf body.  Raises ValueError."""
+    if content_type == protobuf.MEDIA_TYPE:
+        return protobuf.decode(body), []
     if content_type in ("application/yaml", "application/apply-patch+yaml"):
         try:
             return yaml.safe_load(body), []

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import signal
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -14,6 +16,8 @@ from svcplane.base.net import Family, canonical_cidr, family_of
 from svcplane.cli.main import configure_logging
 from svcplane.proxy.model import DetectLocal, NodeConfig
 from svcplane.proxy.planes import PLANES
+
+log = logging.getLogger(__name__)
 
 
 def _address(text: str, flag: str, port: int) -> tuple[str, int] | None:
@@ -38,6 +42,60 @@ def _cidrs(text: str, flag: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+# kube-proxy's flags that have no meaning here: taken, so that its command lines serve, and told about once
+MEANINGLESS = (
+    "bind-address",
+    "bind-address-hard-fail",
+    "config-sync-period",
+    "conntrack-max-per-core",
+    "conntrack-min",
+    "conntrack-tcp-be-liberal",
+    "conntrack-tcp-timeout-close-wait",
+    "conntrack-tcp-timeout-established",
+    "conntrack-udp-timeout",
+    "conntrack-udp-timeout-stream",
+    "feature-gates",
+    "iptables-localhost-nodeports",
+    "iptables-min-sync-period",
+    "iptables-sync-period",
+    "ipvs-exclude-cidrs",
+    "ipvs-min-sync-period",
+    "ipvs-scheduler",
+    "ipvs-strict-arp",
+    "ipvs-sync-period",
+    "ipvs-tcp-timeout",
+    "ipvs-tcpfin-timeout",
+    "ipvs-udp-timeout",
+    "kube-api-burst",
+    "kube-api-content-type",
+    "kube-api-qps",
+    "log-flush-frequency",
+    "logging-format",
+    "oom-score-adj",
+    "pod-cidr",
+    "profiling",
+    "proxy-port-range",
+    "show-hidden-metrics-for-version",
+    "vmodule",
+)
+BOOLEAN = frozenset({"bind-address-hard-fail", "conntrack-tcp-be-liberal", "iptables-localhost-nodeports"})
+BOOLEAN |= {"ipvs-strict-arp", "profiling"}
+
+
+def _meaningless(command: Callable[..., Any]) -> Callable[..., Any]:
+    for flag in MEANINGLESS:
+        # a boolean flag may stand alone; any may carry `=value`
+        lone = {"is_flag": False, "flag_value": "true"} if flag in BOOLEAN else {}
+        command = click.option(f"--{flag}", default=None, hidden=True, **lone)(command)  # type: ignore[arg-type]
+    return command
+
+
+def _warn_meaningless(flags: dict[str, Any]) -> None:
+    for flag in MEANINGLESS:
+        if flags.get(flag.replace("-", "_")) is not None:
+            log.warning("--%s has no meaning here and is passed over", flag)
+
+
 @click.command(short_help="Run the service proxy (a drop-in kube-proxy).")
 @click.option("--kubeconfig", envvar="KUBECONFIG", default="", help="Without one: the Pod's service account.")
 @click.option("--master", default="", help="The API server's address, instead of the kubeconfig's.")
@@ -56,9 +114,11 @@ def _cidrs(text: str, flag: str) -> tuple[str, ...]:
 @click.option("--metrics-bind-address", default="127.0.0.1:10249", show_default=True)
 @click.option("--cleanup", is_flag=True, help="Remove everything of this proxy from the kernel and end.")
 @click.option("-v", "--v", "verbosity", default=2, show_default=True, type=int, help="Log verbosity.")
+@_meaningless
 def proxy(**flags: Any) -> None:
     """Program this node so that Services' addresses lead to their Pods."""
     configure_logging(flags["verbosity"])
+    _warn_meaningless(flags)
     if flags["proxy_mode"] not in PLANES:
         raise ConfigError(f"--proxy-mode {flags['proxy_mode']}: must be one of {', '.join(PLANES)}")
     import uvloop
@@ -78,7 +138,9 @@ async def _cleanup() -> None:
                 await plane.close()
 
 
-def node_configs(flags: dict[str, Any], name: str, node_ips: list[str]) -> dict[Family, NodeConfig]:
+def node_configs(
+    flags: dict[str, Any], name: str, node_ips: list[str], pod_cidrs: tuple[str, ...] = ()
+) -> dict[Family, NodeConfig]:
     """The configuration of each family.  Raises ConfigError naming the flag."""
     try:
         mode = DetectLocal(flags["detect_local_mode"])
@@ -86,6 +148,8 @@ def node_configs(flags: dict[str, Any], name: str, node_ips: list[str]) -> dict[
         allowed = ", ".join(mode for mode in DetectLocal if mode is not DetectLocal.NONE)
         raise ConfigError(f"--detect-local-mode {flags['detect_local_mode']}: must be one of {allowed}") from error
     local = _cidrs(flags["cluster_cidr"], "--cluster-cidr")
+    if mode is DetectLocal.NODE_CIDR:
+        local = _cidrs(",".join(pod_cidrs), "podCIDRs of the Node")
     primary = flags["nodeport_addresses"].strip() in ("", "primary")
     chosen = () if primary else _cidrs(flags["nodeport_addresses"], "--nodeport-addresses")
     found = {}
@@ -137,7 +201,7 @@ async def _run(flags: dict[str, Any]) -> None:
             facts_task.cancel()
             return
         facts = facts_task.result()
-        configs = node_configs(flags, name, facts.node_ips)
+        configs = node_configs(flags, name, facts.node_ips, facts.pod_cidrs)
         planes = {}
         for family, node_config in configs.items():
             with_cidrs = facts.with_service_cidrs(node_config)

@@ -24,6 +24,7 @@ class ClusterFacts:
 
     node_ips: list[str]
     service_cidrs: list[str]
+    pod_cidrs: tuple[str, ...] = ()  # of this node, for detect-local mode NodeCIDR
 
     def with_service_cidrs(self, config: NodeConfig) -> NodeConfig:
         mine = tuple(cidr for cidr in self.service_cidrs if family_of(cidr) is config.family)
@@ -38,7 +39,9 @@ async def cluster_facts(transport: Transport, node_name: str) -> ClusterFacts:
             node = await client.get(NODES, "", node_name)
             found = node.get("status", {}).get("addresses", [])
             ips = [entry["address"] for entry in found if entry.get("type") == "InternalIP"]
-            return ClusterFacts(await _or_own(ips), await _service_cidrs(client))
+            spec = node.get("spec", {})
+            pod_cidrs = tuple(spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")]))
+            return ClusterFacts(await _or_own(ips), await _service_cidrs(client), pod_cidrs)
         except TransportError as error:
             log.warning("waiting for the API server: %s", error)
         except StatusError as error:

@@ -4,7 +4,7 @@ Source: kube-proxy 1.36 pkg/proxy/healthcheck.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,14 +169,14 @@ class CheckPorts:
     async def update(self, states: tuple[ProxyState, ...], touched: Mapping[ServicePortName, None] | None) -> list[str]:
         """Open and close listeners; returns what could not be opened.  `touched` None: look at everything."""
         self._states = states
-        if touched is None:
-            names = {name for state in states for name in state.services}
-            services = {name.service for name in names} | set(self._open)
-        else:
-            services = {name.service for name in touched}
+        names = touched if touched is not None else {name: None for state in states for name in state.services}
+        gone = [name for name in names if name.service in self._open and all(name not in s.services for s in states)]
+        # another port of the same Service may still want the listener
+        wanted_ports = self._wanted([name for state in states for name in state.services] if gone else names)
+        services = {name.service for name in touched} if touched is not None else set(wanted_ports) | set(self._open)
         problems: list[str] = []
         for service in services:
-            wanted = self._wanted(service, touched)
+            wanted = wanted_ports.get(service, 0)
             port, server = self._open.get(service, (0, None))
             if wanted == port:
                 continue
@@ -192,15 +192,15 @@ class CheckPorts:
                     problems.append(f"health check of {'/'.join(service)}: {error}")
         return problems
 
-    def _wanted(self, service: tuple[str, str], touched: Mapping[ServicePortName, None] | None) -> int:
-        names = touched if touched is not None else [n for state in self._states for n in state.services]
-        for state in self._states:
-            for name in names:
-                if name.service == service and name in state.services:
-                    port = state.services[name]
-                    if port.external_policy_local and port.health_check_node_port:
-                        return port.health_check_node_port
-        return 0
+    def _wanted(self, names: Iterable[ServicePortName]) -> dict[tuple[str, str], int]:
+        """The health check node port of each Service among `names` that has one."""
+        found: dict[tuple[str, str], int] = {}
+        for name in names:
+            for state in self._states:
+                port = state.services.get(name)
+                if port is not None and port.external_policy_local and port.health_check_node_port:
+                    found[name.service] = port.health_check_node_port
+        return found
 
     def _answer(self, service: tuple[str, str]) -> tuple[int, bytes, str, dict[str, str]]:
         count = sum(local_ready(state, service) for state in self._states)

@@ -78,23 +78,26 @@ class Tracker:
         return frozenset(touched) | self._refresh_endpoints(key)
 
     def slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> Touched:
+        places = {place: slice_ for slice_, place in ((old, self._place(old)), (new, self._place(new))) if place}
+        after = self._place(new)
         touched: Touched = frozenset()
-        for slice_, present in ((old, False), (new, True)):
-            if slice_ is None or slice_.address_type != self._family.api_name:
-                continue
-            service = slice_.metadata.labels.get(SERVICE_NAME_LABEL, "")
-            if not service:
-                continue
-            key = (intern(slice_.metadata.namespace), intern(service))
+        for (key, slice_name), slice_ in places.items():
             group = self._slices.setdefault(key, {})
-            if present:
-                group[slice_.metadata.name] = slice_
+            if (key, slice_name) == after and slice_ is not None:
+                group[slice_name] = slice_
             else:
-                group.pop(slice_.metadata.name, None)
+                group.pop(slice_name, None)
             if not group:
                 del self._slices[key]
             touched |= self._refresh_endpoints(key)
         return touched
+
+    def _place(self, slice_: EndpointSlice | None) -> tuple[ServiceKey, str] | None:
+        """The Service a slice of this family belongs to, and the slice's name."""
+        if slice_ is None or slice_.address_type != self._family.api_name:
+            return None
+        service = slice_.metadata.labels.get(SERVICE_NAME_LABEL, "")
+        return ((intern(slice_.metadata.namespace), intern(service)), slice_.metadata.name) if service else None
 
     def node_changed(self, node: Node | None) -> Touched:
         """This node's own object: its zone counts for topology."""
@@ -201,7 +204,7 @@ class Tracker:
             node_name=intern(node),
             is_local=node == self._state.config.node_name,
             ready=conditions.ready is not False,
-            serving=conditions.serving if conditions.serving is not None else conditions.ready is not False,
+            serving=conditions.serving is not False,
             terminating=bool(conditions.terminating),
             zone=intern(wire.zone or ""),
             zone_hints=tuple(intern(zone.name) for zone in hints.for_zones) if hints else (),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from svcplane.api import protobuf
 from svcplane.api.status import StatusError
 
 JSON, YAML = "application/json", "application/yaml"
@@ -50,7 +51,7 @@ def accept(header: str) -> Wanted:
 def body_type(header: str) -> str:
     """The media type of a request body.  Raises StatusError 415."""
     media = header.partition(";")[0].strip() or JSON
-    if media in (JSON, YAML):
+    if media in (JSON, YAML, protobuf.MEDIA_TYPE):
         return media
     raise StatusError(
         415,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import msgspec
 
 from svcplane.api import fields as f
+from svcplane.api import protobuf
 from svcplane.api.http import Request
 from svcplane.api.status import StatusError, bad_request, invalid
 
@@ -168,8 +169,11 @@ class DeleteOptions(msgspec.Struct, rename="camel"):
 def delete_options(request: Request) -> DeleteOptions:
     if request.body:
         try:
-            options = msgspec.json.decode(request.body, type=DeleteOptions)
-        except msgspec.DecodeError as error:
+            if request.headers.get("content-type", "").partition(";")[0].strip() == protobuf.MEDIA_TYPE:
+                options = msgspec.convert(protobuf.decode(request.body, "DeleteOptions"), DeleteOptions)
+            else:
+                options = msgspec.json.decode(request.body, type=DeleteOptions)
+        except (msgspec.DecodeError, ValueError) as error:
             raise bad_request(f"converting to DeleteOptions: {error}") from error
     else:
         grace = request.param("gracePeriodSeconds")

@@ -1,0 +1,1 @@
+"""iptables: restore text (pure) and the tools that take it."""
