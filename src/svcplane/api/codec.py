@@ -5,6 +5,7 @@ dropped.  `encode_stored` puts `metadata` first and leaves `resourceVersion` out
 a response by splicing bytes in front (`splice_object`, `splice_item`), never by decoding it.
 """
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,6 @@ from svcplane.api.strategy import Tree
 
 _encoder = msgspec.json.Encoder()
 _HEAD = b'{"metadata":{'
-_NO_LIMIT = 32
 
 
 @dataclass(slots=True)
@@ -48,18 +48,32 @@ def parse_body(body: bytes, content_type: str) -> tuple[Any, list[str]]:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
-    return value, _duplicates(body)
+    return value, _duplicates(body, value)
 
 
-def _duplicates(body: bytes) -> list[str]:
-    """Paths of fields given twice.  Only looked for where the text could hold some."""
+#: A text in JSON, and whether it is the name of a field.
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*:)?', re.S)
+
+
+def _field_count(value: Any) -> int:
+    """How many fields the objects of a decoded value have."""
+    if isinstance(value, dict):
+        return len(value) + sum(_field_count(inner) for inner in value.values() if isinstance(inner, dict | list))
+    return sum(_field_count(inner) for inner in value if isinstance(inner, dict | list))
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object's fields as written, repeated ones included."""
+
+
+def _duplicates(body: bytes, value: Any) -> list[str]:
+    """Paths of fields given twice.  A body with as many fields written as decoded has none, and is not read again."""
+    if not isinstance(value, dict | list) or sum(map(bool, _TEXT.findall(body))) == _field_count(value):
+        return []
     found: list[str] = []
 
-    class Pairs(list[tuple[str, Any]]):
-        pass
-
     def walk(value: Any, path: str) -> None:
-        if isinstance(value, Pairs):
+        if isinstance(value, _Pairs):
             seen: set[str] = set()
             for key, inner in value:
                 place = f"{path}.{key}" if path else key
@@ -71,12 +85,7 @@ def _duplicates(body: bytes) -> list[str]:
             for index, inner in enumerate(value):
                 walk(inner, f"{path}[{index}]")
 
-    keys = re.findall(rb'"((?:[^"\\]|\\.)*)"\s*:', body)
-    if len(keys) == len(set(keys)):
-        return found
-    import json
-
-    walk(json.loads(body, object_pairs_hook=Pairs), "")
+    walk(json.loads(body, object_pairs_hook=_Pairs), "")
     return found
 
 
