@@ -149,11 +149,6 @@ def parse_label_selector(text: str) -> LabelSelector:
         ) from error
 
 
-def from_map(labels: Mapping[str, str]) -> LabelSelector:
-    """The selector of a Service: all of these labels."""
-    return LabelSelector(tuple(Requirement(key, "=", frozenset({value})) for key, value in sorted(labels.items())))
-
-
 @dataclass(frozen=True, slots=True)
 class FieldTerm:
     field: str

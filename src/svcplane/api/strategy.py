@@ -76,10 +76,6 @@ class Strategy:
     #: Names of those field selectors.
     selectable: tuple[str, ...] = ()
 
-    def default_grace_period_s(self, obj: Tree) -> int | None:
-        """Seconds a graceful delete waits, or None where deletion is at once (all but Pods)."""
-        return None
-
     def grace_period_on_delete(self, obj: Tree, asked_s: int | None) -> int | None:
         """The grace period to apply to a delete that asked for `asked_s`; None or 0: delete at once."""
         return None

@@ -16,6 +16,7 @@ from svcplane.api.resources import (
     PODS,
     RESOURCES,
     SERVICES,
+    Resource,
 )
 from svcplane.api.status import StatusError
 from svcplane.base.errors import TransportError
@@ -168,7 +169,7 @@ class Controllers:
             self._slice_times.forget(key)
             if service is None:
                 for slice_ in existing:
-                    await self._delete_slice(namespace, slice_.metadata.name)
+                    await self._delete(ENDPOINT_SLICES, namespace, slice_.metadata.name)
             return True
         if not service.spec.selector or service.spec.type == "ExternalName":
             return True
@@ -188,7 +189,7 @@ class Controllers:
             made = await self._client.update(ENDPOINT_SLICES, namespace, tree["metadata"]["name"], tree)
             self._expect(key, expected, made)
         for doomed in plan.deletes:
-            await self._delete_slice(namespace, doomed)
+            await self._delete(ENDPOINT_SLICES, namespace, doomed)
         return not plan.retry
 
     def _expect(self, key: str, expected: dict[str, str], made: dict[str, Any]) -> None:
@@ -197,9 +198,10 @@ class Controllers:
         if seen is None or int(seen.metadata.resource_version) < int(meta["resourceVersion"]):
             expected[meta["name"]] = meta["resourceVersion"]
 
-    async def _delete_slice(self, namespace: str, name: str) -> None:
+    async def _delete(self, resource: Resource, namespace: str, name: str) -> None:
+        """One that is gone already is as wanted."""
         try:
-            await self._client.delete(ENDPOINT_SLICES, namespace, name)
+            await self._client.delete(resource, namespace, name)
         except StatusError as error:
             if error.code != 404:
                 raise
@@ -212,11 +214,7 @@ class Controllers:
         if service is None:
             self._endpoints_times.forget(key)
             if key in self.endpoints.items:
-                try:
-                    await self._client.delete(ENDPOINTS, namespace, name)
-                except StatusError as error:
-                    if error.code != 404:
-                        raise
+                await self._delete(ENDPOINTS, namespace, name)
             return True
         if not service.spec.selector or service.spec.type == "ExternalName":
             return True

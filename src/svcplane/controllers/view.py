@@ -90,7 +90,6 @@ class TriggerTimes:
 
     def __init__(self) -> None:
         self._pods: dict[str, dict[str, str]] = {}
-        self._service: dict[str, str] = {}
 
     def compute(self, service: Service, pods: Iterable[Pod]) -> str:
         """The earliest of the times that are new since the last call; empty where none is."""

@@ -59,10 +59,11 @@ def initialized(pod: Pod, observed: Observed) -> bool:
     """Whether all init containers have done their part (in this sandbox)."""
     if any(container.name in observed.runs for container in pod.spec.containers):
         return True
-    return all(_init_done(container, observed) for container in pod.spec.init_containers)
+    return all(init_done(container, observed) for container in pod.spec.init_containers)
 
 
-def _init_done(container: Container, observed: Observed) -> bool:
+def init_done(container: Container, observed: Observed) -> bool:
+    """Ended well; of a sidecar: started."""
     run = observed.runs.get(container.name)
     if run is None:
         return False
@@ -225,9 +226,9 @@ def _keep_running(draft: _Draft) -> None:
                 draft.keep_healthy(container)
             else:
                 draft.start(container, "sidecar")
-        elif not ready_for_mains and not _init_done(container, observed):
+        elif not ready_for_mains and not init_done(container, observed):
             draft.start(container, "init container")
-        if not ready_for_mains and not _init_done(container, observed):
+        if not ready_for_mains and not init_done(container, observed):
             return
     for container in pod.spec.containers:
         run = observed.runs.get(container.name)

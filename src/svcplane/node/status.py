@@ -10,7 +10,7 @@ from typing import Any
 from svcplane.api.core import Container, Pod
 from svcplane.base.clock import rfc3339
 from svcplane.node.model import Exit, Observed, Run
-from svcplane.node.plan import init_failed, initialized, is_sidecar, restarts, sidecars
+from svcplane.node.plan import init_done, init_failed, initialized, is_sidecar, restarts, sidecars
 
 Tree = dict[str, Any]
 ID_SCHEME = "svcplane://"
@@ -104,7 +104,7 @@ def _conditions(pod: Pod, observed: Observed, phase: str, now: float) -> list[Tr
 
     ended = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(phase, "")
     add("PodReadyToStartContainers", observed.sandbox)
-    waits = [c.name for c in pod.spec.init_containers if not _init_complete(c, observed)]
+    waits = [c.name for c in pod.spec.init_containers if not init_done(c, observed)]
     if initialized(pod, observed) or phase == "Succeeded":
         add("Initialized", True, "PodCompleted" if phase == "Succeeded" else "")
     else:
@@ -130,15 +130,6 @@ def _kept(condition: Any) -> Tree:
     kept = {"type": condition.type, "status": condition.status, "lastTransitionTime": condition.last_transition_time}
     kept |= {key: value for key, value in (("reason", condition.reason), ("message", condition.message)) if value}
     return kept
-
-
-def _init_complete(container: Container, observed: Observed) -> bool:
-    run = observed.runs.get(container.name)
-    if run is None:
-        return False
-    if is_sidecar(container):
-        return run.running and observed.health_of(run).started
-    return run.exit is not None and run.exit.code == 0
 
 
 # -- containers ----------------------------------------------------------------------------------------------
@@ -189,7 +180,7 @@ def _init_ready(pod: Pod, container: Container, observed: Observed) -> bool:
     """A plain init container counts as ready once it has succeeded."""
     if container not in pod.spec.init_containers or is_sidecar(container):
         return False
-    return _init_complete(container, observed)
+    return init_done(container, observed)
 
 
 def _first_wait(pod: Pod, container: Container, observed: Observed) -> str:

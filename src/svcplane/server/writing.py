@@ -394,7 +394,7 @@ class Writer:
     async def _delete(self, resource: Resource, obj: Tree, item: KeyValue, options: DeleteOptions) -> Written:
         strategy, meta = self._strategies[resource], obj["metadata"]
         grace = strategy.grace_period_on_delete(obj, options.grace_period_seconds)
-        finalizers = _finalizers(obj, resource, options)
+        finalizers = _finalizers(obj, resource)
         waits = bool(grace) or bool(finalizers)
         if waits and meta.get("deletionTimestamp") and (grace or 0) >= meta.get("deletionGracePeriodSeconds", 0):
             return Written(200, item.value, item.revision)
@@ -494,13 +494,11 @@ def _is_finished(obj: Tree, resource: Resource) -> bool:
     return not (resource is NAMESPACES and obj.get("spec", {}).get("finalizers"))
 
 
-def _finalizers(obj: Tree, resource: Resource, options: DeleteOptions) -> list[str]:
+def _finalizers(obj: Tree, resource: Resource) -> list[str]:
     meta = obj["metadata"]
     found = list(meta.get("finalizers", []))
     if resource is NAMESPACES:
         return found + list(obj.get("spec", {}).get("finalizers", []))
-    if resource.kind == "ServiceCIDR" and not options.is_dry_run:
-        return found
     return found
 
 

@@ -4,7 +4,6 @@ Invariants: events are in revision order; `compacted` is the newest revision who
 a watch after any revision >= compacted is complete.
 """
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 
@@ -87,8 +86,3 @@ class History:
                 state[event.key] = KeyValue(event.key, event.previous, event.previous_revision, event.created)
         keys = sorted(state)
         return [state[key] for key in keys]
-
-
-def page_start(keys: Sequence[str], after_key: str) -> int:
-    """Index of the first key behind `after_key`."""
-    return bisect_right(keys, after_key) if after_key else 0

@@ -215,11 +215,10 @@ class Core:
             watch.fail(error)
 
 
-class MemoryStore:
-    """Implements `contract.Store` without durability."""
+class CoreReads:
+    """The part of `contract.Store` that is served from a Core, whatever makes it durable."""
 
-    def __init__(self, history: History | None = None) -> None:
-        self._core = Core(history or History(Revision(1)))
+    _core: Core
 
     async def revision(self) -> Revision:
         return self._core.revision
@@ -230,13 +229,20 @@ class MemoryStore:
     async def list(self, prefix: str, *, limit: int = 0, after_key: str = "", revision: Revision | None = None) -> Page:
         return self._core.list(prefix, limit, after_key, revision)
 
+    async def watch(self, prefix: str, after: Revision) -> CoreWatch:
+        return self._core.watch(prefix, after)
+
+
+class MemoryStore(CoreReads):
+    """Implements `contract.Store` without durability."""
+
+    def __init__(self, history: History | None = None) -> None:
+        self._core = Core(history or History(Revision(1)))
+
     async def commit(self, transaction: Transaction) -> Revision:
         staged = self._core.stage(transaction)
         self._core.publish(staged)
         return staged.revision
-
-    async def watch(self, prefix: str, after: Revision) -> CoreWatch:
-        return self._core.watch(prefix, after)
 
     async def compact(self, revision: Revision) -> None:
         self._core.history.compact(revision)

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from svcplane.base.errors import StoreError
-from svcplane.store.contract import Event, KeyValue, Page, Revision, Transaction
+from svcplane.store.contract import Event, KeyValue, Revision, Transaction
 from svcplane.store.history import History
-from svcplane.store.memory import Core, CoreWatch, Staged
+from svcplane.store.memory import Core, CoreReads, Staged
 from svcplane.store.migrations import SCHEMA_VERSION, migrate
 
 DATABASE = "state.db"
@@ -96,7 +96,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         return connection
 
 
-class SqliteStore:
+class SqliteStore(CoreReads):
     """Implements `contract.Store`.  Make one with `await SqliteStore.open(path)`."""
 
     def __init__(self, directory: DataDirectory, connection: sqlite3.Connection, core: Core) -> None:
@@ -129,15 +129,6 @@ class SqliteStore:
 
     # -- contract ------------------------------------------------------------------------------------------------
 
-    async def revision(self) -> Revision:
-        return self._core.revision
-
-    async def get(self, key: str) -> KeyValue | None:
-        return self._core.get(key)
-
-    async def list(self, prefix: str, *, limit: int = 0, after_key: str = "", revision: Revision | None = None) -> Page:
-        return self._core.list(prefix, limit, after_key, revision)
-
     async def commit(self, transaction: Transaction) -> Revision:
         if self._broken is not None:
             raise self._broken
@@ -148,9 +139,6 @@ class SqliteStore:
             self._condition.notify()
         # a caller that goes away does not take back what is on its way to the disk
         return await asyncio.shield(done)
-
-    async def watch(self, prefix: str, after: Revision) -> CoreWatch:
-        return self._core.watch(prefix, after)
 
     async def compact(self, revision: Revision) -> None:
         self._core.history.compact(revision)

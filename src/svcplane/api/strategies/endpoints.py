@@ -8,11 +8,11 @@ from typing import Any
 from svcplane.api import fields as f
 from svcplane.api.fields import FieldError
 from svcplane.api.strategy import Strategy, Tree
-from svcplane.api.validation.names import dns1123_label, dns1123_subdomain, fqdn, port_number, qualified_name
+from svcplane.api.validation import ports as port_rules
+from svcplane.api.validation.names import dns1123_label, dns1123_subdomain, fqdn, port_number
 from svcplane.api.validation.values import special_ip, strict_ip
 from svcplane.base.net import canonical_ip, family_of
 
-PROTOCOLS = ("TCP", "UDP", "SCTP")
 DEPRECATED = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 MAX_ENDPOINTS, MAX_ADDRESSES, MAX_PORTS, MAX_HINTS = 1000, 100, 20_000, 8
 
@@ -80,15 +80,7 @@ def _port(port: Tree, path: str, *, name_required: bool) -> list[FieldError]:
         errors += [f.invalid(f"{path}.name", name, text) for text in dns1123_label(name)]
     number = port.get("port", 0)
     errors += [f.invalid(f"{path}.port", number, text) for text in port_number(number)]
-    protocol = port.get("protocol", "")
-    if not protocol:
-        errors.append(f.required(f"{path}.protocol"))
-    elif protocol not in PROTOCOLS:
-        errors.append(f.not_supported(f"{path}.protocol", protocol, PROTOCOLS))
-    if port.get("appProtocol") is not None:
-        value = port["appProtocol"]
-        errors += [f.invalid(f"{path}.appProtocol", value, text) for text in qualified_name(value)]
-    return errors
+    return errors + port_rules.protocol(port, path) + port_rules.app_protocol(port, path)
 
 
 class EndpointSliceStrategy(Strategy):
@@ -186,12 +178,5 @@ def _slice_ports(ports: list[Tree]) -> list[FieldError]:
         if name in seen:
             errors.append(f.duplicate(f"{path}.name", name))
         seen.add(name)
-        protocol = port.get("protocol", "")
-        if not protocol:
-            errors.append(f.required(f"{path}.protocol"))
-        elif protocol not in PROTOCOLS:
-            errors.append(f.not_supported(f"{path}.protocol", protocol, PROTOCOLS))
-        if port.get("appProtocol") is not None:
-            value = port["appProtocol"]
-            errors += [f.invalid(f"{path}.appProtocol", value, text) for text in qualified_name(value)]
+        errors += port_rules.protocol(port, path) + port_rules.app_protocol(port, path)
     return errors

@@ -6,6 +6,7 @@ from svcplane.api import fields as f
 from svcplane.api.fields import FieldError
 from svcplane.api.strategy import Tree
 from svcplane.api.validation import meta
+from svcplane.api.validation import ports as port_rules
 from svcplane.api.validation.names import (
     dns1123_label,
     dns1123_subdomain,
@@ -17,7 +18,6 @@ from svcplane.api.validation.values import special_ip, strict_cidr, strict_ip
 from svcplane.base.net import Family, canonical_ip, family_of
 
 TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
-PROTOCOLS = ("TCP", "UDP", "SCTP")
 DISTRIBUTIONS = ("PreferClose", "PreferSameZone", "PreferSameNode")
 SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _HINTS, _MODE = "service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"
@@ -113,14 +113,11 @@ def _port(port: Tree, path: str, names: set[str], *, name_required: bool) -> lis
         names.add(name)
     number = port.get("port", 0)
     errors += [f.invalid(f"{path}.port", number, text) for text in port_number(number)]
-    errors += _one_of(f"{path}.protocol", port.get("protocol"), PROTOCOLS)
+    errors += port_rules.protocol(port, path)
     target = port.get("targetPort", 0)
     rule = port_number(target) if isinstance(target, int) else port_name(target)
     errors += [f.invalid(f"{path}.targetPort", target, text) for text in rule]
-    if port.get("appProtocol") is not None:
-        value = port["appProtocol"]
-        errors += [f.invalid(f"{path}.appProtocol", value, text) for text in qualified_name(value)]
-    return errors
+    return errors + port_rules.app_protocol(port, path)
 
 
 def _affinity(spec: Tree) -> list[FieldError]:

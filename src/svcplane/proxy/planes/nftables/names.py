@@ -90,11 +90,6 @@ class Class:
     def packed(self) -> bytes:
         return word(self.number)
 
-    @classmethod
-    def from_packed(cls, data: bytes) -> "Class":
-        number = int.from_bytes(data, sys.byteorder)
-        return cls(Kind(number >> 30), number >> 13 & 0x1FFFF, number & MAX_SLOTS)
-
     def chain(self, context: Context) -> str:
         """The chain packets of this class go to; a PLAIN class's own chain is the one that picks."""
         affinity = f"-sticky-{self.affinity_timeout_s}s" if self.affinity_timeout_s else ""

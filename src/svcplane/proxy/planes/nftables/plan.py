@@ -10,6 +10,7 @@ from svcplane.proxy.model import NodeConfig
 from svcplane.proxy.plane import Operation
 from svcplane.proxy.planes.nftables import names as n
 from svcplane.proxy.planes.nftables.book import Data, Place, Stage, Wanted
+from svcplane.proxy.planes.nftables.compile import Firewall
 from svcplane.proxy.planes.nftables.layout import Layout, firewall_chain, interval_elements, sets
 
 #: Slots for which the chains of common classes exist from the start: adding one later costs a walk over maps.
@@ -58,12 +59,6 @@ def class_elements(classes: Iterable[tuple[n.Context, n.Class]]) -> dict[Place, 
         )
         for context, class_ in classes
     }
-
-
-def node_elements(config: NodeConfig) -> dict[Place, Wanted]:
-    """Elements that say who this node is: single addresses (interval sets are `node_intervals`)."""
-    chosen: tuple[str, ...] = config.primary_ips if config.nodeport_primary_only else ()
-    return {("nodeport-ips", n.packed_ip(ip)): Wanted(None, "", "node ports answer here") for ip in chosen}
 
 
 def nodeport_ips(config: NodeConfig, local_addresses: Iterable[str]) -> tuple[str, ...]:
@@ -227,12 +222,25 @@ def draft_stale_chains(draft: Draft, wanted: Iterable[str], observed: o.TableCon
         draft.note("delete", f"chain {name}", "nothing uses it")
 
 
+def same_ranges(observed: Mapping[bytes, o.Element], wanted: Iterable[o.Element]) -> bool:
+    """Whether an interval set holds just these ranges."""
+    there = {key: element.interval_end for key, element in observed.items()}
+    return there == {element.key: element.interval_end for element in wanted}
+
+
+def firewall_is_there(observed: o.TableContent, firewall: Firewall, config: NodeConfig) -> bool:
+    """Whether the chain and the ranges of a service port's sources are as they should be."""
+    _, rules = firewall_chain(Layout(config), firewall.chain, firewall.allowed_set)
+    ranges = interval_elements(firewall.allowed, config.family)
+    there = observed.elements.get(firewall.allowed_set, {})
+    return observed.rules.get(firewall.chain) == tuple(rules) and same_ranges(there, ranges)
+
+
 def replace_interval(
     draft: Draft, spec: o.Set, wanted: Sequence[o.Element], observed: Mapping[bytes, o.Element]
 ) -> None:
     """An interval set's elements, replaced as a whole where they differ."""
-    present = {key: element.interval_end for key, element in observed.items()}
-    if present == {element.key: element.interval_end for element in wanted}:
+    if same_ranges(observed, wanted):
         return
     if observed:
         ordered = sorted(observed.values(), key=lambda element: element.key)

@@ -8,6 +8,7 @@ import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from svcplane.base.net import join_host_port
 from svcplane.kernel.nft import objects as o
 from svcplane.proxy.model import NodeConfig, Outcome, Packet, ProxyState, ServicePortName
 from svcplane.proxy.plane import AffinityEntry, Operation, SyncReport
@@ -15,7 +16,7 @@ from svcplane.proxy.planes.nftables import names as n
 from svcplane.proxy.planes.nftables import plan as p
 from svcplane.proxy.planes.nftables.book import Book, Data, Stage, recover
 from svcplane.proxy.planes.nftables.compile import Fragment, compile_port
-from svcplane.proxy.planes.nftables.layout import Layout, firewall_chain, interval_elements, sets
+from svcplane.proxy.planes.nftables.layout import sets
 from svcplane.proxy.planes.nftables.trace import trace
 from svcplane.proxy.topology import categorize
 
@@ -155,7 +156,7 @@ class NftablesPlane:
             if owner is None or target is None or not isinstance(target.data, bytes):
                 continue
             client, (ip, port) = key[:-4], n.read_endpoint(target.data)
-            endpoint = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+            endpoint = join_host_port(ip, port)
             left = element.expires_ms / 1000
             found.append(AffinityEntry(owner, p.pretty("cluster-ips", client, self._table.family), endpoint, left))
         return found
@@ -245,19 +246,14 @@ def _draft_full_firewalls(
 ) -> None:
     """Firewall chains are compared with what is there, so that a restart writes nothing."""
     present = observed or o.TableContent()
-    layout = Layout(config)
     fresh = Stage(firewalls={}, firewall_sets=stage.firewall_sets)
-    known = set(present.chains)
     for name, firewall in stage.firewalls.items():
         if firewall is None:
             continue
-        chain, rules = firewall_chain(layout, name, firewall.allowed_set)
-        elements = {e.key: e.interval_end for e in interval_elements(firewall.allowed, config.family)}
-        there = {k: e.interval_end for k, e in present.elements.get(firewall.allowed_set, {}).items()}
-        chains.add(chain.name)
-        if present.rules.get(name) != tuple(rules) or elements != there:
+        chains.add(name)
+        if not p.firewall_is_there(present, firewall, config):
             fresh.firewalls[name] = firewall
-    p.draft_firewalls(draft, config, fresh, known)
+    p.draft_firewalls(draft, config, fresh, set(present.chains))
 
 
 def _draft_full_elements(
@@ -294,8 +290,7 @@ def _as_left(observed: o.TableContent, known: _Known) -> bool:
     if set(observed.chains) != known.chains:
         return False
     for name, elements in known.intervals.items():
-        there = {key: element.interval_end for key, element in observed.elements.get(name, {}).items()}
-        if there != {element.key: element.interval_end for element in elements}:
+        if not p.same_ranges(observed.elements.get(name, {}), elements):
             return False
     for name, spec in known.specs.items():
         if spec.interval or name in p.DYNAMIC_SETS:
@@ -303,21 +298,8 @@ def _as_left(observed: o.TableContent, known: _Known) -> bool:
         found, live = observed.elements.get(name, {}), known.book.live.get(name, {})
         if len(found) != len(live) or any(key not in live or live[key] != e.data for key, e in found.items()):
             return False
-    return _firewalls_as_left(observed, known)
-
-
-def _firewalls_as_left(observed: o.TableContent, known: _Known) -> bool:
-    layout = Layout(known.config)
-    for fragment in known.book.fragments.values():
-        firewall = fragment.firewall
-        if firewall is None:
-            continue
-        _, rules = firewall_chain(layout, firewall.chain, firewall.allowed_set)
-        elements = {e.key: e.interval_end for e in interval_elements(firewall.allowed, known.config.family)}
-        there = {k: e.interval_end for k, e in observed.elements.get(firewall.allowed_set, {}).items()}
-        if observed.rules.get(firewall.chain) != tuple(rules) or elements != there:
-            return False
-    return True
+    firewalls = (fragment.firewall for fragment in known.book.fragments.values() if fragment.firewall is not None)
+    return all(p.firewall_is_there(observed, firewall, known.config) for firewall in firewalls)
 
 
 def _owners(state: ProxyState, content: o.TableContent) -> dict[int, ServicePortName]:
