@@ -21,7 +21,7 @@ check: dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
-	$(PY) -m pytest -q -n 2 tests/unit
+	$(PY) -m pytest -q -n 2 tests/unit tests/property
 
 test: check
 	$(PY) -m pytest -q -n 2 tests/contract

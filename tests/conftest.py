@@ -6,18 +6,21 @@ import shutil
 import pytest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs root or tools this machine lacks; in CI fail instead."""
-    for item in items:
-        lacks = []
-        if item.get_closest_marker("root") and os.geteuid() != 0:
-            lacks.append("root (run as root)")
-        for marker in item.iter_markers("tools"):
-            lacks += [f"the program {name} (make dev installs it)" for name in marker.args if not shutil.which(name)]
-        if not lacks:
-            continue
-        reason = f"needs {', '.join(lacks)}"
+def lacks(item: pytest.Item) -> list[str]:
+    """What a test needs and this machine does not have."""
+    found = []
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        found.append("root (run as root)")
+    for marker in item.iter_markers("tools"):
+        found += [f"the program {name} (make dev installs it)" for name in marker.args if not shutil.which(name)]
+    return found
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine cannot run; in CI that is a failure."""
+    missing = lacks(item)
+    if missing:
+        reason = f"needs {', '.join(missing)}"
         if os.environ.get("CI"):
-            item.add_marker(pytest.mark.xfail(reason=reason, run=False, strict=True))
-        else:
-            item.add_marker(pytest.mark.skip(reason=reason))
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
