@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: install dev demo test check clean
+.PHONY: install dev demo test check docs bench soak clean
 
 install: $(VENV)/.installed
 $(VENV)/.installed: requirements/run.txt pyproject.toml tools/install
@@ -21,12 +21,24 @@ check: dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
-	$(PY) -m pytest -q -n 2 tests/unit tests/property
+	$(PY) -m pytest -q -n 2 tests/unit tests/matrix tests/upgrade
 
 test: check
-	$(PY) -m pytest -q -n 2 tests/contract
+	$(PY) -m pytest -q -n 2 tests/property tests/contract
+	$(PY) -m pytest -q tests/wire tests/bench
 	$(PY) -m pytest -q tests/golden
 	$(PY) -m pytest -q tests/kernel
+	$(PY) -m pytest -q tests/browser
+	$(PY) -m pytest -q tests/docs
+
+docs: dev
+	$(PY) -m tools.docs
+
+soak: dev
+	SVCPLANE_STATES=500 $(PY) -m pytest -q tests/kernel/test_random_states.py
+
+bench: dev
+	$(PY) -m benchmarks $(GROUPS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
