@@ -5,6 +5,8 @@ which value, and what to do.  The command line prints that line and exits with `
 that escapes is a bug.
 """
 
+import os
+
 
 class SvcplaneError(Exception):
     """An error meant for people: `str(error)` is one line without a trailing full stop."""
@@ -34,3 +36,11 @@ class StoreError(SvcplaneError):
 
 class TransportError(SvcplaneError):
     """The API server could not be reached or broke the connection; the call may be tried again."""
+
+
+def reason_of(error: OSError) -> str:
+    """Why the system refused, without what a library put around it: `address already in use`."""
+    own_numbers = type(error).__module__ == "ssl"  # which are not the system's
+    if error.errno is not None and error.errno > 0 and not own_numbers:
+        return os.strerror(error.errno).lower()
+    return error.strerror or str(error)

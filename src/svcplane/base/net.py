@@ -4,6 +4,7 @@ Source: KEP-4858 (strict IP and CIDR validation) and netutils.ParseIPSloppy, whi
 """
 
 import ipaddress
+import re
 from enum import IntEnum
 from functools import lru_cache
 
@@ -36,12 +37,21 @@ def _without_leading_zeros(text: str) -> str:
     return ".".join(part.lstrip("0") or "0" if part.isdigit() else part for part in text.split("."))
 
 
-@lru_cache(maxsize=65536)
+_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+#: An IPv4 address in its canonical spelling; most addresses are, and need no more reading.
+CANONICAL_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII)
+
+
 def canonical_ip(text: str) -> str | None:
     """The canonical spelling of an IP address, or None if it is not one.
 
     Leading zeros in IPv4 are accepted and dropped; IPv4-mapped IPv6 becomes IPv4, as Go prints it.
     """
+    return text if CANONICAL_IPV4.fullmatch(text) else _canonical_ip(text)
+
+
+@lru_cache(maxsize=65536)
+def _canonical_ip(text: str) -> str | None:
     try:
         parsed = ipaddress.ip_address(_without_leading_zeros(text))
     except ValueError:
@@ -82,6 +92,17 @@ def contains(cidr: str, ip: str) -> bool:
     """Whether a canonical CIDR holds a canonical IP; False across families."""
     net, ip_ = network(cidr), address(ip)
     return net.version == ip_.version and ip_ in net
+
+
+def host_port(text: str) -> tuple[str, int] | None:
+    """`1.2.3.4:80`, `[::]:80`; None for anything else."""
+    host, _, port = text.rpartition(":")
+    if not port.isdigit() or not 1 <= int(port) <= 65535 or (":" in host and not host.startswith("[")):
+        return None
+    try:
+        return str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))), int(port)
+    except ValueError:
+        return None
 
 
 def join_host_port(host: str, port: int) -> str:
