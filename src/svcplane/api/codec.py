@@ -8,16 +8,17 @@ a response by splicing bytes in front (`splice_object`, `splice_item`), never by
 import json
 import re
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
-import yaml
 
-from svcplane.api import protobuf
+from svcplane.api import fields, go_json, protobuf, quantity
 from svcplane.api.resources import BY_KIND, Resource
 from svcplane.api.schema import Field, Type, fields_of
-from svcplane.api.status import StatusError, bad_request
+from svcplane.api.status import StatusError, bad_request, invalid
 from svcplane.api.strategy import Tree
+from svcplane.api.yaml import parse as parse_yaml
 
 _encoder = msgspec.json.Encoder()
 _HEAD = b'{"metadata":{'
@@ -32,7 +33,23 @@ class Decoded:
 
 
 class _Mismatch(Exception):
-    """A value of the wrong JSON type, told as Go's decoder tells it."""
+    """A value of the wrong JSON type, told as Go's decoder tells it; `of_type`: the type's own decoder tells it.
+
+    `restored`: as the conversion of an unstructured object tells it instead.  `place`: the field, below the struct
+    that is innermost around it.
+    """
+
+    def __init__(self, found: str, place: str, target: str, restored: str, of_type: str = "") -> None:
+        super().__init__()
+        self._found, self._place, self._target, self._of_type = found, place, target, of_type
+        self.restored = restored or f"error decoding from json: {of_type}"
+        self.owner = ""
+
+    def __str__(self) -> str:
+        if self._of_type:
+            return self._of_type
+        into = f"struct field {self.owner}.{self._place}" if self._place else "value"
+        return f"json: cannot unmarshal {self._found} into Go {into} of type {self._target}"
 
 
 def parse_body(body: bytes, content_type: str) -> tuple[Any, list[str]]:
@@ -41,9 +58,9 @@ def parse_body(body: bytes, content_type: str) -> tuple[Any, list[str]]:
         return protobuf.decode(body), []
     if content_type in ("application/yaml", "application/apply-patch+yaml"):
         try:
-            return yaml.safe_load(body), []
-        except yaml.YAMLError as error:
-            raise ValueError(f"error converting YAML to JSON: {' '.join(str(error).split())}") from error
+            return parse_yaml(body), []
+        except ValueError as error:
+            raise ValueError(f"error converting YAML to JSON: {error}") from error
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -108,46 +125,86 @@ def decode(body: bytes, content_type: str, resource: Resource) -> Decoded:
 
 def check_kind(value: Tree, resource: Resource) -> None:
     """apiVersion and kind, where given, must be the resource's."""
+    if why := _other_kind(value, resource):
+        version = str(value.get("apiVersion") or resource.api_version).rpartition("/")[2]
+        kind = value.get("kind") or resource.kind
+        raise bad_request(f'{kind} in version "{version}" cannot be handled as a {resource.kind}: {why}')
+
+
+def check_patched_kind(value: Tree, resource: Resource) -> None:
+    """The same for what a patch has made.  Raises StatusError 422."""
+    if why := _other_kind(value, resource):
+        raise unfit(value, None, why)
+
+
+def _other_kind(value: Tree, resource: Resource) -> str:
+    """Why an object is of another kind; nothing where it is not."""
     api_version, kind = value.get("apiVersion") or resource.api_version, value.get("kind") or resource.kind
     if (api_version, kind) == (resource.api_version, resource.kind):
-        return
-    head = f'{kind} in version "{str(api_version).rpartition("/")[2]}" cannot be handled as a {resource.kind}'
-    if (api_version, kind) in BY_KIND:
-        group = resource.group.split(".")[0] or "core"
+        return ""
+    if (api_version, str(kind).removesuffix("List")) in BY_KIND or (api_version, kind) == ("v1", "List"):
         other = str(api_version).rpartition("/")[2]
-        raise bad_request(f"{head}: converting ({other}.{kind}) to ({group}.{resource.kind}): unknown conversion")
-    raise bad_request(
-        f'{head}: no kind "{kind}" is registered for version "{api_version}" in scheme '
+        return f"converting ({other}.{kind}) to ({resource.package}.{resource.kind}): unknown conversion"
+    return (
+        f'no kind "{kind}" is registered for version "{api_version}" in scheme '
         '"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"'
     )
 
 
 def convert(value: Tree, resource: Resource) -> Decoded:
     """Type-check and normalise a raw tree.  Raises StatusError 400."""
-    decoded = Decoded({})
     try:
-        tree = _struct(value, resource.kind, "", decoded.problems)
+        return _converted(value, resource)
     except _Mismatch as error:
         raise bad_request(
-            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-            f"json: cannot unmarshal {error}"
+            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {error}'
         ) from error
+
+
+def convert_patched(value: Tree, resource: Resource, patch: Tree | None, known: Tree) -> Decoded:
+    """The same for what a patch has made; `patch`: of a strategic merge patch.  Raises StatusError 422.
+
+    `known` is what was patched.  It has been through this, and what a patch has left as it was (the very same
+    object in the same place) is taken over, not read again.
+    """
+    try:
+        return _converted(value, resource, known)
+    except _Mismatch as error:
+        raise unfit(value, patch, str(error) if patch is None else error.restored) from error
+
+
+def unfit(value: Tree, patch: Tree | None, why: str) -> StatusError:
+    """422: a patch makes something that is no object of the kind."""
+    shown = encode(dict(sorted(value.items()))).decode() if patch is None else go_json.printed(patch)
+    return invalid("", "", [fields.invalid("patch", shown, why)])
+
+
+def _converted(value: Tree, resource: Resource, known: Tree | None = None) -> Decoded:
+    """Raises _Mismatch."""
+    decoded = Decoded({})
+    tree = _struct(value, resource.kind, "", decoded.problems, known)
     tree["apiVersion"], tree["kind"] = resource.api_version, resource.kind
     tree.setdefault("metadata", {})
     decoded.tree = tree
     return decoded
 
 
-def _struct(value: Any, name: str, path: str, problems: list[str]) -> Tree:
+_NOTHING: Tree = {}
+
+
+def _struct(value: Any, name: str, path: str, problems: list[str], known: Any = None) -> Tree:
     if not isinstance(value, dict):
-        raise _Mismatch(
-            f"{_json_type(value)} into Go value of type v1.{name}" if not path else _into(value, path, name)
-        )
-    fields = fields_of(name)
+        raise _mismatch(value, path, f"v1.{name}", f"cannot restore struct from: {go_json.kind_name(value)}")
+    specs = fields_of(name)
+    before = known if isinstance(known, dict) else _NOTHING
     result: Tree = {}
     for key in sorted(value):
         inner = value[key]
-        spec = fields.get(key)
+        spec = specs.get(key)
+        if spec is not None and spec.type.shape == "scalar" and spec.type.name == "string" and type(inner) is str:
+            if inner or (spec.keep_empty and not spec.drop_zero):  # the usual field, told apart early
+                result[key] = inner
+            continue
         place = f"{path}.{key}" if path else key
         if spec is None:
             problems.append(f'unknown field "{place}"')
@@ -156,7 +213,11 @@ def _struct(value: Any, name: str, path: str, problems: list[str]) -> Tree:
             if key == "ports" and name == "EndpointSlice":
                 result[key] = None
             continue
-        read = _value(inner, spec.type, place, problems)
+        try:
+            read = _value(inner, spec.type, place, problems, before.get(key))
+        except _Mismatch as error:
+            error.owner = error.owner or name
+            raise
         if not _is_dropped(read, spec):
             result[key] = read
     return result
@@ -168,25 +229,30 @@ def _is_dropped(value: Any, spec: Field) -> bool:
     return spec.drop_zero and not value
 
 
-def _value(value: Any, type_: Type, path: str, problems: list[str]) -> Any:
+def _value(value: Any, type_: Type, path: str, problems: list[str], known: Any = None) -> Any:
+    if value is known and isinstance(value, dict | list):
+        return value
     if type_.shape == "struct":
-        return _struct(value, type_.name, path, problems)
+        return _struct(value, type_.name, path, problems, known)
     if type_.shape == "list":
         if not isinstance(value, list):
-            raise _Mismatch(_into(value, path, "[]"))
+            raise _mismatch(value, path, _go_type(type_), f"cannot restore slice from {go_json.kind_name(value)}")
         item = type_.item
         assert item is not None
+        before = known if isinstance(known, list) else ()
         return [
-            _value(inner, item, f"{path}[{index}]", problems) if inner is not None else _zero(item)
-            for index, inner in enumerate(value)
+            _value(inner, item, f"{path}[{index}]", problems, was) if inner is not None else _zero(item)
+            for index, (inner, was) in enumerate(zip_longest(value, before[: len(value)]))
         ]
     if type_.shape == "map":
         if not isinstance(value, dict):
-            raise _Mismatch(_into(value, path, "map"))
+            raise _mismatch(value, path, _go_type(type_), f"cannot restore map from {go_json.kind_name(value)}")
         item = type_.item
         assert item is not None
         return {
-            key: _value(inner, item, f"{path}.{key}", problems) if inner is not None else _zero(item)
+            key: _value(inner, item, path if item.shape == "scalar" else f"{path}.{key}", problems)
+            if inner is not None
+            else _zero(item)
             for key, inner in value.items()
         }
     return _scalar(value, type_.name, path)
@@ -194,7 +260,7 @@ def _value(value: Any, type_: Type, path: str, problems: list[str]) -> Any:
 
 def _zero(type_: Type) -> Any:
     if type_.shape == "scalar":
-        return {"int": 0, "bool": False, "float": 0}.get(type_.name, "")
+        return {"int": 0, "long": 0, "bool": False, "float": 0}.get(type_.name, "")
     return {} if type_.shape in ("struct", "map") else []
 
 
@@ -204,22 +270,41 @@ def _scalar(value: Any, name: str, path: str) -> Any:
             return value
         case "string" if isinstance(value, str):
             return value
-        case "int" if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        case "int" if isinstance(value, float) and value.is_integer():
-            return int(value)
+        case "int" | "long" if isinstance(value, int | float) and not isinstance(value, bool):
+            return _whole(value, name, path)
         case "bool" if isinstance(value, bool):
             return value
         case "float" if isinstance(value, int | float) and not isinstance(value, bool):
             return value
-        case "intstr" if isinstance(value, int | str) and not isinstance(value, bool):
+        case "intstr" if isinstance(value, str):
             return value
+        case "intstr" if isinstance(value, int) and not isinstance(value, bool):
+            return _whole(value, "int", path)
         case "quantity" if isinstance(value, int | float | str) and not isinstance(value, bool):
-            return str(value)
+            try:
+                return quantity.canonical(str(value).strip())
+            except ValueError as error:
+                raise _Mismatch("", "", "", "", str(error)) from error
         case "time" | "microtime" if isinstance(value, str):
             return _time(value, path, micro=name == "microtime")
         case _:
-            raise _Mismatch(_into(value, path, {"int": "int32", "quantity": "Quantity"}.get(name, name)))
+            target = _GO_TYPES.get(name, name)
+            raise _mismatch(value, path, target, f"unrecognized type: {target}")
+
+
+_GO_TYPES = {"int": "int32", "long": "int64", "quantity": "Quantity"}
+
+
+def _whole(value: int | float, name: str, path: str) -> int:
+    """A number that fits its Go type."""
+    limit = 1 << (31 if name == "int" else 63)
+    if (isinstance(value, float) and not value.is_integer()) or not -limit <= value < limit:
+        raise _Mismatch(f"number {value}", _dotted(path), _GO_TYPES[name], f"unrecognized type: {_GO_TYPES[name]}")
+    return int(value)
+
+
+def _dotted(path: str) -> str:
+    return re.sub(r"\[\d+\]", "", path)
 
 
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)")
@@ -230,7 +315,9 @@ def _time(value: str, path: str, *, micro: bool) -> str:
         return value
     match = _RFC3339.fullmatch(value)
     if match is None:
-        raise _Mismatch(f"string into Go struct field {path} of type Time: parsing time {value!r} as RFC 3339")
+        layout = f"2006-01-02T15:04:05{'.000000' if micro else ''}Z07:00"
+        why = f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"'
+        raise _Mismatch("", "", "", "", why)
     seconds, fraction, zone = match.groups()
     if zone != "Z":
         from datetime import UTC, datetime
@@ -239,17 +326,16 @@ def _time(value: str, path: str, *, micro: bool) -> str:
     return f"{seconds}.{(fraction or '.')[1:7].ljust(6, '0')}Z" if micro else f"{seconds}Z"
 
 
-def _json_type(value: Any) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int | float):
-        return "number"
-    return {"str": "string", "list": "array", "dict": "object"}.get(type(value).__name__, "null")
+def _go_type(type_: Type) -> str:
+    if type_.shape == "struct":
+        return f"v1.{type_.name}"
+    if type_.item is not None:
+        return ("[]" if type_.shape == "list" else "map[string]") + _go_type(type_.item)
+    return _GO_TYPES.get(type_.name, type_.name)
 
 
-def _into(value: Any, path: str, target: str) -> str:
-    dotted = re.sub(r"\[\d+\]", "", path)
-    return f"{_json_type(value)} into Go struct field {dotted} of type {target}"
+def _mismatch(value: Any, path: str, target: str, restored: str) -> _Mismatch:
+    return _Mismatch(go_json.type_name(value), _dotted(path), target, restored)
 
 
 def strict_error(resource: Resource, problems: list[str]) -> StatusError:

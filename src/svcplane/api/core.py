@@ -1,5 +1,7 @@
 """Core `v1` objects as consumers see them; see `api.meta` for the rules."""
 
+from typing import Any
+
 import msgspec
 
 from svcplane.api.meta import Object, ObjectReference, Wire
@@ -106,6 +108,15 @@ class EnvVarSource(Wire):
     field_ref: ObjectFieldSelector | None = None
 
 
+class OptionalSource(Wire):
+    optional: bool = False
+
+
+class EnvFromSource(Wire):
+    config_map_ref: OptionalSource | None = None
+    secret_ref: OptionalSource | None = None
+
+
 class EnvVar(Wire):
     name: str = ""
     value: str = ""
@@ -134,10 +145,16 @@ class TCPSocketAction(Wire):
     host: str = ""
 
 
+class GRPCAction(Wire):
+    port: int = 0
+    service: str = ""
+
+
 class Probe(Wire):
     exec: ExecAction | None = None
     http_get: HTTPGetAction | None = None
     tcp_socket: TCPSocketAction | None = None
+    grpc: GRPCAction | None = None
     initial_delay_seconds: int = 0
     timeout_seconds: int = 1
     period_seconds: int = 10
@@ -157,7 +174,35 @@ class LifecycleHandler(Wire):
 
 
 class Lifecycle(Wire):
+    post_start: LifecycleHandler | None = None
     pre_stop: LifecycleHandler | None = None
+
+
+class VolumeMount(Wire):
+    name: str = ""
+    mount_path: str = ""
+    read_only: bool = False
+    recursive_read_only: str | None = None
+    sub_path: str = ""
+    sub_path_expr: str = ""
+
+    @property
+    def read_only_below(self) -> bool:
+        """Whether a read-only mount is so with all that is mounted below it."""
+        return self.recursive_read_only in ("Enabled", "IfPossible")
+
+
+class SecurityContext(Wire):
+    """Who a container's process is; a container's own values overrule its Pod's."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+
+
+class PodSecurityContext(SecurityContext):
+    supplemental_groups: list[int] = []
+    fs_group: int | None = None
 
 
 class Container(Wire):
@@ -168,16 +213,25 @@ class Container(Wire):
     working_dir: str = ""
     ports: list[ContainerPort] = []
     env: list[EnvVar] = []
+    env_from: list[EnvFromSource] = []
     readiness_probe: Probe | None = None
     liveness_probe: Probe | None = None
     startup_probe: Probe | None = None
     lifecycle: Lifecycle | None = None
     restart_policy: str | None = None
+    volume_mounts: list[VolumeMount] = []
+    security_context: SecurityContext | None = None
+    resources: dict[str, Any] = {}
+
+
+class PodReadinessGate(Wire):
+    condition_type: str = ""
 
 
 class PodSpec(Wire):
     containers: list[Container] = []
     init_containers: list[Container] = []
+    readiness_gates: list[PodReadinessGate] = []
     restart_policy: str = "Always"
     termination_grace_period_seconds: int | None = None
     node_name: str = ""
@@ -185,6 +239,10 @@ class PodSpec(Wire):
     host_network: bool = False
     hostname: str = ""
     subdomain: str = ""
+    service_account_name: str = ""
+    enable_service_links: bool | None = None
+    volumes: list[dict[str, Any]] = []
+    security_context: PodSecurityContext | None = None
 
 
 class PodCondition(Wire):
@@ -204,7 +262,10 @@ class ContainerStatus(Wire):
     name: str = ""
     ready: bool = False
     restart_count: int = 0
+    started: bool | None = None
     container_id: str = msgspec.field(name="containerID", default="")
+    state: dict[str, dict[str, Any] | None] = {}
+    last_state: dict[str, dict[str, Any] | None] = {}
 
 
 class PodStatus(Wire):

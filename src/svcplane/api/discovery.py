@@ -4,6 +4,10 @@ import msgspec
 
 from svcplane.api.meta import Object, ObjectReference, Wire
 
+#: Labels of slices: whose endpoints they list, and who writes them.
+SERVICE_NAME = "kubernetes.io/service-name"
+MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+
 
 class EndpointConditions(Wire):
     """None means unknown, which readers take as true for ready and serving, false for terminating."""

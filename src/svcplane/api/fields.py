@@ -42,15 +42,47 @@ _PREFIX = {
 _WITHOUT_VALUE = {ErrorType.REQUIRED, ErrorType.FORBIDDEN, ErrorType.TOO_LONG, ErrorType.INTERNAL}
 
 
+_ESCAPES = {
+    "\\": "\\\\",
+    '"': '\\"',
+    "\n": "\\n",
+    "\t": "\\t",
+    "\r": "\\r",
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\v": "\\v",
+}
+
+
+def quoted(text: str) -> str:
+    """Text as Go's `%q` prints it."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else _escaped(ord(c))) for c in text) + '"'
+
+
+def _escaped(code: int) -> str:
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 def go_value(value: Any) -> str:
-    """A bad value the way field.Error prints it: quoted text, plain numbers, JSON for the rest."""
+    """A bad value the way field.Error prints it: quoted text, plain numbers, JSON for the rest.
+
+    None stands for a pointer to nothing, which upstream turns into the word `null` and then quotes.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:
-        return "null"
-    if isinstance(value, str | int | float):
-        return json.dumps(value, ensure_ascii=False)
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+        return '"null"'
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, int | float):
+        return json.dumps(value)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +120,8 @@ def forbidden(path: str, detail: str) -> FieldError:
     return FieldError(ErrorType.FORBIDDEN, path, "", detail)
 
 
-def duplicate(path: str, value: Any) -> FieldError:
-    return FieldError(ErrorType.DUPLICATE, path, value)
+def duplicate(path: str, value: Any, detail: str = "") -> FieldError:
+    return FieldError(ErrorType.DUPLICATE, path, value, detail)
 
 
 def not_found(path: str, value: Any) -> FieldError:
@@ -111,5 +143,5 @@ def too_many(path: str, actual: int, limit: int) -> FieldError:
 def not_supported(path: str, value: Any, supported: Iterable[str], *, keep_order: bool = False) -> FieldError:
     """Supported values are listed sorted, but for the few fields where upstream keeps its own order."""
     names = list(supported) if keep_order else sorted(supported)
-    text = ", ".join(json.dumps(name) for name in names)
+    text = ", ".join(quoted(name) for name in names)
     return FieldError(ErrorType.NOT_SUPPORTED, path, value, f"supported values: {text}" if names else "")

@@ -51,4 +51,28 @@ class Response:
     stream: AsyncIterator[bytes] | None = None
 
 
+class Closing:
+    """A stream that calls `closed` when it is closed, also where nobody has read from it: a generator that was never
+    started does not run its `finally`."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], closed: Callable[[], Awaitable[None]]) -> None:
+        self._chunks, self._closed = chunks, closed
+        self._open = True
+
+    def __aiter__(self) -> "Closing":
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._chunks)
+
+    async def aclose(self) -> None:
+        if not self._open:
+            return
+        self._open = False
+        try:
+            await self._chunks.aclose()  # type: ignore[attr-defined]
+        finally:
+            await self._closed()
+
+
 Handler = Callable[[Request], Awaitable[Response]]

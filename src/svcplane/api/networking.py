@@ -24,5 +24,17 @@ class ServiceCIDRSpec(Wire):
     cidrs: list[str] = []
 
 
+class Condition(Wire):
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class ServiceCIDRStatus(Wire):
+    conditions: list[Condition] = []
+
+
 class ServiceCIDR(Object):
     spec: ServiceCIDRSpec = msgspec.field(default_factory=ServiceCIDRSpec)
+    status: ServiceCIDRStatus = msgspec.field(default_factory=ServiceCIDRStatus)

@@ -130,7 +130,7 @@ def _value(raw: _Raw, type_: Type) -> Any:
     if type_.shape == "list" and type_.item is not None:  # a list inside a map: a message `{items = 1}`
         return [_value(value, type_.item) for number, value in _fields(_bytes(raw)) if number == 1]
     match type_.name:
-        case "int":
+        case "int" | "long":
             return _int(raw)
         case "bool":
             return bool(_int(raw))

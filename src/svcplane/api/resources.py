@@ -32,6 +32,11 @@ class Resource:
         return f"{self.kind}List"
 
     @property
+    def package(self) -> str:
+        """What upstream's own types of the group are called: `core`, `discovery`."""
+        return self.group.partition(".")[0] or "core"
+
+    @property
     def prefix(self) -> str:
         """URL prefix: `/api/v1`, `/apis/discovery.k8s.io/v1`."""
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
@@ -67,7 +72,7 @@ NAMESPACES = Resource(
     ("create", "delete", "get", "list", "patch", "update", "watch"),
 )
 NODES = Resource("", "v1", "Node", "nodes", "node", False, ("no",), (), ("status",))
-PODS = Resource("", "v1", "Pod", "pods", "pod", True, ("po",), ("all",), ("log", "status"))
+PODS = Resource("", "v1", "Pod", "pods", "pod", True, ("po",), ("all",), ("binding", "log", "status"))
 SERVICES = Resource("", "v1", "Service", "services", "service", True, ("svc",), ("all",), ("status",))
 ENDPOINTS = Resource("", "v1", "Endpoints", "endpoints", "endpoints", True, ("ep",))
 EVENTS = Resource("", "v1", "Event", "events", "event", True, ("ev",))
@@ -77,6 +82,9 @@ IP_ADDRESSES = Resource("networking.k8s.io", "v1", "IPAddress", "ipaddresses", "
 SERVICE_CIDRS = Resource(
     "networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", "servicecidr", False, (), (), ("status",)
 )
+
+#: What a Pod's subresource `binding` takes.
+BINDINGS = Resource("", "v1", "Binding", "bindings", "binding", True, verbs=("create",))
 
 RESOURCES: tuple[Resource, ...] = (
     NAMESPACES,
@@ -89,6 +97,24 @@ RESOURCES: tuple[Resource, ...] = (
     LEASES,
     IP_ADDRESSES,
     SERVICE_CIDRS,
+)
+
+#: Kinds whose owners and dependents are followed, with the finalizers that hold an owner back for them.
+COLLECTED: tuple[Resource, ...] = (SERVICES, PODS, NODES, ENDPOINTS, ENDPOINT_SLICES)
+FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
+
+_ACCESS, _WHO = "authorization.k8s.io", "authentication.k8s.io"
+#: Kinds that are answered and not stored.
+REVIEWS: tuple[Resource, ...] = tuple(
+    Resource(group, "v1", kind, f"{kind.lower()}s", kind.lower(), namespaced, verbs=("create",))
+    for group, kind, namespaced in (
+        (_WHO, "SelfSubjectReview", False),
+        (_WHO, "TokenReview", False),
+        (_ACCESS, "LocalSubjectAccessReview", True),
+        (_ACCESS, "SelfSubjectAccessReview", False),
+        (_ACCESS, "SelfSubjectRulesReview", False),
+        (_ACCESS, "SubjectAccessReview", False),
+    )
 )
 
 BY_KIND: dict[tuple[str, str], Resource] = {(row.api_version, row.kind): row for row in RESOURCES}

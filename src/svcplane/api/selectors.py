@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from svcplane.api.fields import quoted
 from svcplane.api.status import StatusError, bad_request
 from svcplane.api.validation.names import label_value, qualified_name
 
@@ -48,13 +49,45 @@ class LabelSelector:
         return bool(self.requirements)
 
 
-_TOKEN = re.compile(r"\s*(!=|==|=|>|<|,|\(|\)|!|[^\s!=<>,()]+)")
+_SPECIAL = frozenset("=!(),><")
+_OPERATORS = {
+    "in": "in",
+    "notin": "notin",
+    "=": "=",
+    "==": "=",
+    "!=": "!=",
+    ">": "gt",
+    "<": "lt",
+}
+_SYMBOLS = frozenset({"=", "==", "!=", "!", "(", ")", ",", ">", "<"})
+
+
+def _tokens(text: str) -> list[str]:
+    """Names and symbols; of symbols the longest that is one."""
+    found: list[str] = []
+    at = 0
+    while at < len(text):
+        char = text[at]
+        if char in " \t\r\n":
+            at += 1
+        elif char in _SPECIAL:
+            symbol = text[at : at + 2] if text[at : at + 2] in _SYMBOLS else char
+            found.append(symbol)
+            at += len(symbol)
+        else:
+            end = at
+            while end < len(text) and text[end] not in _SPECIAL and text[end] not in " \t\r\n":
+                end += 1
+            found.append(text[at:end])
+            at = end
+    return found
 
 
 class _Parser:
+    """Upstream's grammar; errors are ValueErrors with its words."""
+
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._tokens = [match for match in _TOKEN.findall(text) if match]
+        self._tokens = _tokens(text)
         self._at = 0
 
     def peek(self) -> str:
@@ -67,15 +100,20 @@ class _Parser:
 
     def parse(self) -> LabelSelector:
         found: list[Requirement] = []
-        while self.peek():
-            found.append(self._requirement())
+        while token := self.peek():
+            if token in _SYMBOLS and token != "!":  # noqa: S105 - punctuation
+                raise ValueError(f"found '{token}', expected: !, identifier, or 'end of string'")
+            try:
+                found.append(self._requirement())
+            except ValueError as error:
+                raise ValueError(f"unable to parse requirement: {error}") from error
             token = self.take()
             if not token:
                 break
-            if token != ",":  # noqa: S105 - punctuation
+            if token != ",":  # noqa: S105
                 raise ValueError(f"found '{token}', expected: ',' or 'end of string'")
-            if not self.peek():
-                raise ValueError("found '', expected: identifier after ','")
+            if not _is_name(self.peek()) and self.peek() != "!":
+                raise ValueError(f"found '{self.peek()}', expected: identifier after ','")
         return LabelSelector(tuple(found))
 
     def _requirement(self) -> Requirement:
@@ -83,57 +121,76 @@ class _Parser:
         if negated:
             self.take()
         key = self.take()
-        if not re.match(r"[^\s!=<>,()]", key or "!"):
-            raise ValueError(f"found '{key}', expected: !, identifier, or 'end of string'")
-        problems = qualified_name(key)
-        if problems:
-            raise ValueError(f'key: Invalid value: "{key}": {"; ".join(problems)}')
-        token = self.peek()
-        if negated or token in ("", ","):
+        if not _is_name(key):
+            raise ValueError(f"found '{key}', expected: identifier")
+        if problems := qualified_name(key):
+            raise ValueError(f"<nil>: Invalid value: {quoted(key)}: {'; '.join(problems)}")
+        if negated or self.peek() in ("", ","):
             return Requirement(key, "!" if negated else "exists")
-        self.take()
-        if token in ("=", "==", "!="):
-            value = "" if self.peek() in ("", ",") else self.take()
-            operator = {"!=": "!="}.get(token, "=")
-            return _checked(key, operator, {value})
-        if token in ("in", "notin"):
-            return _checked(key, token, self._values())
-        if token in (">", "<"):
-            value = self.take()
-            if not re.fullmatch(r"-?\d+", value):
-                detail = "for 'Gt', 'Lt' operators, the value must be an integer"
-                raise ValueError(f'values[0][{key}]: Invalid value: "{value}": {detail}')
-            return Requirement(key, {">": "gt"}.get(token, "lt"), frozenset({value}))
-        raise ValueError(f"found '{token}', expected: in, notin, =, ==, !=, gt, lt")
+        token = self.take()
+        operator = _OPERATORS.get(token)
+        if operator is None:
+            raise ValueError(f"found '{token}', expected: in, notin, =, ==, !=, gt, lt")
+        return _checked(key, operator, self._values() if operator in ("in", "notin") else {self._value()})
+
+    def _value(self) -> str:
+        if self.peek() in ("", ","):
+            return ""
+        token = self.take()
+        if not _is_name(token):
+            raise ValueError(f"found '{token}', expected: identifier")
+        return token
 
     def _values(self) -> set[str]:
         token = self.take()
         if token != "(":  # noqa: S105 - punctuation
             raise ValueError(f"found '{token}' expected: '('")
+        first = self.peek()
+        if first == ")":
+            self.take()
+            return {""}
+        if not _is_name(first) and first != ",":
+            raise ValueError(f"found '{first}', expected: ',', ')' or identifier")
+        values = self._names()
+        if self.take() != ")":
+            raise ValueError(f"found '{first}', expected: ')'")
+        return values
+
+    def _names(self) -> set[str]:
         values: set[str] = set()
-        expect_value = True
         while True:
             token = self.take()
-            if token == ")":  # noqa: S105
-                if expect_value:
-                    values.add("")
-                return values
-            if token == ",":  # noqa: S105
-                if expect_value:
-                    values.add("")
-                expect_value = True
-            elif token and expect_value:
+            if _is_name(token):
                 values.add(token)
-                expect_value = False
+                if self.peek() == ")":
+                    return values
+                if self.peek() != ",":
+                    raise ValueError(f"found '{self.peek()}', expected: ',' or ')'")
+            elif token == ",":  # noqa: S105 - punctuation
+                values |= set() if values else {""}
+                if self.peek() == ")":
+                    return values | {""}
+                if self.peek() == ",":
+                    self.take()
+                    values.add("")
             else:
-                raise ValueError(f"found '{token}', expected: ',', or ')'")
+                raise ValueError(f"found '{token}', expected: ',', or identifier")
+
+
+def _is_name(token: str) -> bool:
+    return bool(token) and token not in _SYMBOLS
 
 
 def _checked(key: str, operator: str, values: set[str]) -> Requirement:
+    problems: list[str] = []
     for index, value in enumerate(sorted(values)):
-        problems = label_value(value)
-        if problems:
-            raise ValueError(f'values[{index}][{key}]: Invalid value: "{value}": {"; ".join(problems)}')
+        if operator in ("gt", "lt") and not re.fullmatch(r"[+-]?\d+", value, re.ASCII):
+            detail = "for 'Gt', 'Lt' operators, the value must be an integer"
+            problems.append(f"values[{index}]: Invalid value: {quoted(value)}: {detail}")
+        if bad := label_value(value):
+            problems.append(f"values[{index}][{key}]: Invalid value: {quoted(value)}: {'; '.join(bad)}")
+    if problems:
+        raise ValueError(problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]")
     return Requirement(key, operator, frozenset(values))
 
 
@@ -142,11 +199,7 @@ def parse_label_selector(text: str) -> LabelSelector:
     try:
         return _Parser(text).parse()
     except ValueError as error:
-        raise bad_request(
-            f"unable to parse requirement: {error}"
-            if "Invalid value" in str(error)
-            else f'couldn\'t parse the selector string "{text}": {error}'
-        ) from error
+        raise bad_request(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +212,11 @@ class FieldTerm:
 FieldSelector = tuple[FieldTerm, ...]
 
 
-def parse_field_selector(text: str, supported: frozenset[str]) -> FieldSelector:
-    """Terms joined by commas; backslash escapes.  Raises StatusError 400."""
+def parse_field_selector(text: str, supported: frozenset[str], *, own_labels: bool = True) -> FieldSelector:
+    """Terms joined by commas; backslash escapes.  Raises StatusError 400.
+
+    `own_labels`: the kind knows other fields than its name, which upstream words otherwise.
+    """
     terms: list[FieldTerm] = []
     for part in re.split(r"(?<!\\),", text):
         if not part:
@@ -169,15 +225,35 @@ def parse_field_selector(text: str, supported: frozenset[str]) -> FieldSelector:
         if match is None:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{part}'")
         field, operator, value = match.groups()
-        value = re.sub(r"\\([\\,=])", r"\1", value)
+        value = _unescaped(value)
         if field not in supported:
-            raise _unsupported(field)
+            raise _unsupported(field, supported, own_labels=own_labels)
         terms.append(FieldTerm(field, operator != "!=", value))
     return tuple(terms)
 
 
-def _unsupported(field: str) -> StatusError:
-    return bad_request(f"field label not supported: {field}")
+def _unescaped(value: str) -> str:
+    if "\\" not in value and "=" not in value:
+        return value
+    result, at = "", 0
+    while at < len(value):
+        char = value[at]
+        if char == "\\":
+            at += 1
+            if value[at : at + 1] not in ("\\", ",", "="):
+                raise bad_request(f"invalid field selector: invalid escape sequence: \\{value[at : at + 1]}")
+        elif char == "=":
+            raise bad_request("invalid field selector: unescaped character in value: =")
+        result += value[at]
+        at += 1
+    return result
+
+
+def _unsupported(field: str, supported: frozenset[str], *, own_labels: bool) -> StatusError:
+    if own_labels:
+        return bad_request(f"field label not supported: {field}")
+    known = ", ".join(quoted(name) for name in sorted(supported))
+    return bad_request(f"{quoted(field)} is not a known field selector: only {known}")
 
 
 def fields_match(selector: FieldSelector, values: Mapping[str, str]) -> bool:

@@ -26,13 +26,14 @@ class StatusError(SvcplaneError):
         self.code, self.reason, self.message = code, reason, message
         self.details = details
         self.headers = headers or {}
+        self.list_meta: dict[str, Any] = {}
 
     def body(self) -> dict[str, Any]:
         """The Status object to send."""
         status: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": self.list_meta,
             "status": "Failure",
             "message": self.message,
         }

@@ -26,6 +26,13 @@ class Strategy:
     allow_create_on_update = False
     #: A PUT without resourceVersion is accepted.
     allow_unconditional_update = True
+    #: How often upstream looks at metadata in an update, beyond the once for all kinds; each time counts as a
+    #: cause.  `metadata_changes_again`: the rules for changes and the rules for any time; `metadata_again`:
+    #: those for any time alone.
+    metadata_changes_again = True
+    metadata_again = False
+    #: Finalizers without a domain must be Kubernetes' own.
+    checks_finalizers = True
 
     def __init__(self, resource: Resource) -> None:
         self.resource = resource
@@ -63,6 +70,10 @@ class Strategy:
             obj["status"] = status
 
     def validate_status_update(self, obj: Tree, old: Tree) -> list[FieldError]:
+        return []
+
+    def validate_finalize(self, obj: Tree, old: Tree) -> list[FieldError]:
+        """For the subresource `finalize` of Namespaces."""
         return []
 
     def warnings(self, obj: Tree, old: Tree | None) -> list[str]:

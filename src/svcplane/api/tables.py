@@ -33,6 +33,14 @@ class Column:
     format: str = ""
 
 
+#: How long ago a timestamp is, for people.
+Since = Callable[[str | None], str]
+
+
+def _age_of(obj: Tree, since: Since) -> str:
+    return since(obj["metadata"].get("creationTimestamp"))
+
+
 def age(timestamp: str | None, now_wall: float) -> str:
     """`5s`, `3m20s`, `2h`, `4d` as duration.HumanDuration."""
     if not timestamp:
@@ -73,7 +81,7 @@ def _labels(labels: dict[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items())) or NONE
 
 
-def _service(obj: Tree, when: str) -> list[Any]:
+def _service(obj: Tree, since: Since) -> list[Any]:
     spec = obj.get("spec", {})
     kind = spec.get("type", "ClusterIP")
     ips = [ip for ip in spec.get("clusterIPs", []) or [spec.get("clusterIP")] if ip]
@@ -89,7 +97,7 @@ def _service(obj: Tree, when: str) -> list[Any]:
         ips[0] if ips else NONE,
         _external(obj, kind),
         ports or NONE,
-        when,
+        _age_of(obj, since),
         _labels(spec.get("selector", {})),
     ]
 
@@ -106,7 +114,7 @@ def _external(obj: Tree, kind: str) -> str:
     return ",".join(external) or NONE
 
 
-def _endpoints(obj: Tree, when: str) -> list[Any]:
+def _endpoints(obj: Tree, since: Since) -> list[Any]:
     found: list[str] = []
     count = 0
     for subset in obj.get("subsets", []):
@@ -118,10 +126,10 @@ def _endpoints(obj: Tree, when: str) -> list[Any]:
                     shown = f"[{ip}]" if ":" in ip else ip
                     found.append(f"{shown}:{port['port']}" if port.get("port") else ip)
     text = ",".join(found) or NONE
-    return [obj["metadata"]["name"], text + (f" + {count - 3} more..." if count > 3 else ""), when]
+    return [obj["metadata"]["name"], text + (f" + {count - 3} more..." if count > 3 else ""), _age_of(obj, since)]
 
 
-def _slice(obj: Tree, when: str) -> list[Any]:
+def _slice(obj: Tree, since: Since) -> list[Any]:
     ports = [str(port["port"]) if port.get("port") else "*" for port in obj.get("ports") or []]
     addresses = [ip for endpoint in obj.get("endpoints") or [] for ip in endpoint.get("addresses", [])]
     return [
@@ -129,7 +137,7 @@ def _slice(obj: Tree, when: str) -> list[Any]:
         obj.get("addressType", ""),
         _first_three(ports, "<unset>"),
         _first_three(addresses, "<unset>"),
-        when,
+        _age_of(obj, since),
     ]
 
 
@@ -139,7 +147,7 @@ def _first_three(values: list[str], empty: str) -> str:
     return ",".join(values[:3]) + (f" + {len(values) - 3} more..." if len(values) > 3 else "")
 
 
-def _pod(obj: Tree, when: str) -> list[Any]:
+def _pod(obj: Tree, since: Since) -> list[Any]:
     spec, status, meta = obj.get("spec", {}), obj.get("status", {}), obj["metadata"]
     containers = status.get("containerStatuses", [])
     reason = status.get("reason") or status.get("phase") or UNKNOWN
@@ -164,7 +172,7 @@ def _pod(obj: Tree, when: str) -> list[Any]:
         f"{ready}/{len(spec.get('containers', []))}",
         reason,
         str(restarts),
-        when,
+        _age_of(obj, since),
         ips[0]["ip"] if ips else status.get("podIP") or NONE,
         spec.get("nodeName") or NONE,
         status.get("nominatedNodeName") or NONE,
@@ -172,7 +180,7 @@ def _pod(obj: Tree, when: str) -> list[Any]:
     ]
 
 
-def _node(obj: Tree, when: str) -> list[Any]:
+def _node(obj: Tree, since: Since) -> list[Any]:
     status, meta = obj.get("status", {}), obj["metadata"]
     conditions = {item.get("type"): item.get("status") for item in status.get("conditions", [])}
     shown = {"True": "Ready", "False": "NotReady"}.get(conditions.get("Ready", ""), "Unknown")
@@ -191,7 +199,7 @@ def _node(obj: Tree, when: str) -> list[Any]:
         meta["name"],
         shown,
         ",".join(roles) or NONE,
-        when,
+        _age_of(obj, since),
         info.get("kubeletVersion", ""),
         address.get("InternalIP") or NONE,
         address.get("ExternalIP") or NONE,
@@ -201,45 +209,52 @@ def _node(obj: Tree, when: str) -> list[Any]:
     ]
 
 
-def _namespace(obj: Tree, when: str) -> list[Any]:
-    return [obj["metadata"]["name"], obj.get("status", {}).get("phase", ""), when]
+def _namespace(obj: Tree, since: Since) -> list[Any]:
+    return [obj["metadata"]["name"], obj.get("status", {}).get("phase", ""), _age_of(obj, since)]
 
 
-def _lease(obj: Tree, when: str) -> list[Any]:
-    return [obj["metadata"]["name"], obj.get("spec", {}).get("holderIdentity") or "", when]
+def _lease(obj: Tree, since: Since) -> list[Any]:
+    return [obj["metadata"]["name"], obj.get("spec", {}).get("holderIdentity") or "", _age_of(obj, since)]
 
 
-def _event(obj: Tree, when: str) -> list[Any]:
-    target = obj.get("involvedObject", {})
-    name = f"{target.get('kind', '').lower()}/{target.get('name', '')}"
-    source = obj.get("source", {})
+def _event(obj: Tree, since: Since) -> list[Any]:
+    target, source, series = obj.get("involvedObject", {}), obj.get("source", {}), obj.get("series")
+    name = target.get("kind", "").lower() + (f"/{target['name']}" if target.get("name") else "")
+    first = since(obj.get("firstTimestamp") or obj.get("eventTime"))
+    last, count = first, obj.get("count") or 1
+    if series:
+        last, count = since(series.get("lastObservedTime")), series.get("count", 0)
+    elif obj.get("lastTimestamp"):
+        last = since(obj["lastTimestamp"])
+    component = source.get("component") or obj.get("reportingComponent", "")
+    instance = source.get("host") or obj.get("reportingInstance", "")
     return [
-        when,
+        last,
         obj.get("type", ""),
         obj.get("reason", ""),
         name,
         target.get("fieldPath", ""),
-        ", ".join(part for part in (source.get("component"), source.get("host")) if part),
+        f"{component}, {instance}" if instance else component,
         str(obj.get("message", "")).strip(),
-        when,
-        obj.get("count", 1),
+        first,
+        count,
         obj["metadata"]["name"],
     ]
 
 
-def _ip_address(obj: Tree, when: str) -> list[Any]:
+def _ip_address(obj: Tree, since: Since) -> list[Any]:
     parent = obj.get("spec", {}).get("parentRef") or {}
     place = [parent.get("group", ""), parent.get("resource", ""), parent.get("namespace", ""), parent.get("name", "")]
     text = "/".join(part for part in place if part)
     return [obj["metadata"]["name"], text or NONE]
 
 
-def _service_cidr(obj: Tree, when: str) -> list[Any]:
-    return [obj["metadata"]["name"], ",".join(obj.get("spec", {}).get("cidrs", [])), when]
+def _service_cidr(obj: Tree, since: Since) -> list[Any]:
+    return [obj["metadata"]["name"], ",".join(obj.get("spec", {}).get("cidrs", [])), _age_of(obj, since)]
 
 
 _AGE, _NAME = Column("Age"), Column("Name", format="name")
-_Cells = Callable[[Tree, str], list[Any]]
+_Cells = Callable[[Tree, Since], list[Any]]
 _PRINTERS: dict[Resource, tuple[tuple[Column, ...], _Cells]] = {
     SERVICES: (
         (_NAME, Column("Type"), Column("Cluster-IP"), Column("External-IP"), Column("Port(s)"), _AGE)
@@ -288,9 +303,12 @@ def partial_metadata(obj: Tree) -> Tree:
 
 def row(resource: Resource, obj: Tree, include: str, now_wall: float) -> dict[str, Any]:
     """`include`: None, Metadata or Object."""
-    when = age(obj["metadata"].get("creationTimestamp"), now_wall)
     printer = _PRINTERS.get(resource)
-    cells = printer[1](obj, when) if printer else [obj["metadata"]["name"], when]
+
+    def since(timestamp: str | None) -> str:
+        return age(timestamp, now_wall)
+
+    cells = printer[1](obj, since) if printer else [obj["metadata"]["name"], _age_of(obj, since)]
     shown = {"None": None, "Object": obj}.get(include, partial_metadata(obj))
     return {"cells": cells, "object": shown}
 
@@ -308,6 +326,6 @@ def table(
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": list_meta,
-        "columnDefinitions": columns(resource) if header else [],
+        "columnDefinitions": columns(resource) if header else None,
         "rows": [row(resource, obj, include, now_wall) for obj in objects],
     }

@@ -36,7 +36,7 @@ def apply(
     present = object_leaves(live, kind) if live is not None else {}
     conflicts = _conflicts(wanted, present, entries, manager)
     if conflicts and not force:
-        raise conflict_error(conflicts)
+        raise conflict_error(conflicts, api_version)
     lost = {path for path, _ in conflicts}
     own: FieldSet = next((entry.fields for entry in entries if entry.manager == manager), frozenset())
     others = [Entry(entry.manager, entry.time, entry.fields - lost) for entry in entries if entry.manager != manager]
@@ -65,37 +65,26 @@ def _conflicts(
     return found
 
 
-def conflict_error(conflicts: list[tuple[Path, Entry]]) -> StatusError:
+def conflict_error(conflicts: list[tuple[Path, Entry]], api_version: str = "v1") -> StatusError:
     """409 as upstream words it: one line for one conflict, a list by manager for several."""
-    causes, texts = [], []
+    causes: list[dict[str, str]] = []
+    fields: dict[str, list[str]] = {}
     for path, entry in conflicts:
-        who = f'conflict with "{entry.manager.name}"'
+        who = f'"{entry.manager.name}"'
         if entry.manager.subresource:
             who += f' with subresource "{entry.manager.subresource}"'
         if entry.manager.operation != "Apply":
-            who += f" using {entry_version(entry)}"
-        causes.append({"reason": "FieldManagerConflict", "message": who, "field": dotted(path)})
-        texts.append((who, dotted(path)))
+            who += f" using {api_version}" + (f" at {entry.time}" if entry.time else "")
+        causes.append({"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": dotted(path)})
+        fields.setdefault(who, []).append(dotted(path))
     if len(conflicts) == 1:
-        detail = f"{texts[0][0]}: {texts[0][1]}"
-        noun = "1 conflict"
+        detail = f"1 conflict: {causes[0]['message']}: {causes[0]['field']}"
     else:
-        noun = f"{len(conflicts)} conflicts"
-        grouped: dict[str, list[str]] = {}
-        for who, field in texts:
-            grouped.setdefault(who, []).append(field)
-        parts = []
-        for who, names in grouped.items():
-            if len(names) == 1:
-                parts.append(f"{who}: {names[0]}")
-            else:
-                parts.append(f"conflicts{who.removeprefix('conflict')}:\n" + "\n".join(f"- {name}" for name in names))
-        detail = "\n".join(parts)
-    return StatusError(409, "Conflict", f"Apply failed with {noun}: {detail}", {"causes": causes})
-
-
-def entry_version(entry: Entry) -> str:
-    return f"v1 at {entry.time}" if entry.time else "v1"
+        blocks = [
+            "\n".join([f"conflicts with {who}:", *(f"- {name}" for name in fields[who])]) for who in sorted(fields)
+        ]
+        detail = f"{len(conflicts)} conflicts: " + "\n".join(blocks)
+    return StatusError(409, "Conflict", f"Apply failed with {detail}", {"causes": causes})
 
 
 def dotted(path: Path) -> str:

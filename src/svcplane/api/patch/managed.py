@@ -155,12 +155,24 @@ def write_entries(tree: dict[str, Any], entries: Iterable[Entry], api_version: s
         tree["metadata"].pop("managedFields", None)
 
 
+def _entries_before(new: dict[str, Any], old: dict[str, Any] | None, manager: Manager) -> list[Entry]:
+    given = new["metadata"].get("managedFields")
+    if given is not None and not manager.subresource:
+        if given in ([], [{}]):
+            return []
+        if entries := read_entries(new):
+            return entries
+    return read_entries(old) if old is not None else []
+
+
 def record_update(
     new: dict[str, Any], old: dict[str, Any] | None, manager: Manager, now: str, kind: str, api_version: str
 ) -> None:
     """After a write that is no apply: the manager owns what it changed, others lose that.
 
     Only what the write itself removes is disowned; a field that the server dropped by itself stays owned.
+    A write may set the entries themselves, from which this then goes on; nothing or one empty entry resets them.
+    Source: k8s.io/apimachinery structured-merge fieldmanager, decodeLiveOrNew.
     """
     after = object_leaves(new, kind)
     before = object_leaves(old, kind) if old is not None else {}
@@ -169,7 +181,7 @@ def record_update(
     entries: list[Entry] = []
     own: FieldSet = frozenset()
     own_time = now
-    for entry in read_entries(old) if old is not None else []:
+    for entry in _entries_before(new, old, manager):
         if entry.manager == manager:
             own, own_time = entry.fields, entry.time
         else:

@@ -5,6 +5,7 @@ Source: k8s.io/apimachinery/pkg/util/strategicpatch.
 
 from typing import Any
 
+from svcplane.api import go_json
 from svcplane.api.schema import Field, Type, fields_of
 from svcplane.api.status import StatusError, bad_request
 
@@ -12,9 +13,10 @@ _ORDER, _DELETE_FROM, _RETAIN, _PATCH = "$setElementOrder/", "$deleteFromPrimiti
 
 
 def apply(target: dict[str, Any], patch: Any, kind: str) -> dict[str, Any]:
-    """The patched copy of an object of `kind`.  Raises StatusError 400."""
+    """The patched copy of an object of `kind`.  Raises StatusError: 400, and 500 as upstream for bad directives."""
     if not isinstance(patch, dict):
-        raise bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}")
+        kind_of = go_json.type_name(patch)
+        raise bad_request(f"json: cannot unmarshal {kind_of} into Go value of type map[string]interface {{}}")
     result = _map(target, patch, Type("struct", kind))
     return result if isinstance(result, dict) else {}
 
@@ -33,11 +35,10 @@ def _map(target: Any, patch: dict[str, Any], type_: Type) -> Any:
         return {key: value for key, value in patch.items() if key != _PATCH}
     if directive == "delete":
         return {}
-    if directive not in (None, "merge"):
-        raise _bad_directive(directive)
-    retain = patch.get(_RETAIN)
-    if isinstance(retain, list):
-        base = {key: value for key, value in base.items() if key in retain}
+    if _PATCH in patch:
+        raise _bad_directive(directive, patch)
+    if _RETAIN in patch:
+        base = _retained(base, patch)
     for key, value in patch.items():
         if key.startswith("$"):
             continue
@@ -52,6 +53,8 @@ def _map(target: Any, patch: dict[str, Any], type_: Type) -> Any:
                 base[key] = _map(base.get(key), value, inner)
         elif isinstance(value, list) and field is not None and field.strategic_key and inner.item is not None:
             order = patch.get(_ORDER + key)
+            if _ORDER + key in patch:
+                _check_order(value, order, field.strategic_key)
             base[key] = _list(base.get(key) or [], value, field.strategic_key, inner.item, order)
         else:
             base[key] = _stripped(value)
@@ -60,8 +63,34 @@ def _map(target: Any, patch: dict[str, Any], type_: Type) -> Any:
     return base
 
 
-def _bad_directive(directive: Any) -> StatusError:
-    return bad_request(f"Unknown patch type: {directive} in map")
+def _retained(base: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """What `$retainKeys` keeps; it must name whatever the patch sets."""
+    retain = patch[_RETAIN]
+    set_here = [key for key, value in patch.items() if value is not None and not key.startswith("$")]
+    if not isinstance(retain, list) or not all(key in retain for key in set_here):
+        raise bad_request("invalid patch format of retainKeys")
+    return {key: value for key, value in base.items() if key in retain}
+
+
+def _check_order(patch: list[Any], order: Any, key: str) -> None:
+    """What a patch of a list sets comes in the order that `$setElementOrder` names."""
+    if not isinstance(order, list):
+        raise bad_request("invalid patch format of setElementOrder list")
+    if not order or not patch:
+        return
+    names = iter([_identity(entry, key) for entry in order])
+    kept = [entry for entry in patch if not (isinstance(entry, dict) and entry.get(_PATCH) == "delete")]
+    if not all(_identity(entry, key) in names for entry in kept):  # each search goes on where the last one ended
+        shown = f"{go_json.printed(patch)}\n doesn't match $setElementOrder list:\n{go_json.printed(order)}\n"
+        raise StatusError(500, "", f"The order in patch list:\n{shown}")
+
+
+def _identity(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else value
+
+
+def _bad_directive(directive: Any, patch: dict[str, Any]) -> StatusError:
+    return StatusError(500, "", f"unknown patch type: {go_json.printed(directive)} in map: {go_json.printed(patch)}")
 
 
 def _stripped(value: Any) -> Any:
@@ -75,7 +104,9 @@ def _stripped(value: Any) -> Any:
 
 def _primitive_deletions(base: dict[str, Any], patch: dict[str, Any]) -> None:
     for key, doomed in patch.items():
-        if key.startswith(_DELETE_FROM) and isinstance(doomed, list):
+        if key.startswith(_DELETE_FROM):
+            if not isinstance(doomed, list):
+                raise bad_request("invalid patch format of primitive list")
             name = key.removeprefix(_DELETE_FROM)
             if isinstance(base.get(name), list):
                 base[name] = [item for item in base[name] if item not in doomed]
@@ -95,23 +126,40 @@ def _list(target: list[Any], patch: list[Any], key: str, item: Type, order: Any)
     if key == "$scalar":
         merged = [*target, *(value for value in patch if value not in target)]
         return _ordered(merged, order, key, target) if order is not None else merged
-    if any(isinstance(value, dict) and value.get(_PATCH) == "replace" for value in patch):
-        return [_stripped(value) for value in patch if not (isinstance(value, dict) and value.get(_PATCH) == "replace")]
-    merged = list(target)
-    for value in patch:
-        if not isinstance(value, dict):
-            raise bad_request("list elements must be objects")
-        if key not in value:
-            shown = " ".join(f"{k}:{v}" for k, v in sorted(value.items()))
-            raise StatusError(500, "", f"map: map[{shown}] does not contain declared merge key: {key}")
+    merged, entries, replaces = _directives(target, patch, key)
+    if replaces:
+        return [_stripped(value) for value in entries]
+    for value in entries:
         found = next((i for i, old in enumerate(merged) if isinstance(old, dict) and old.get(key) == value[key]), None)
-        if value.get(_PATCH) == "delete":
-            merged = [old for old in merged if not (isinstance(old, dict) and old.get(key) == value[key])]
-        elif found is None:
+        if found is None:
             merged.append(_stripped(value))
         else:
             merged[found] = _map(merged[found], value, item)
     return _ordered(merged, order if order is not None else patch, key, target)
+
+
+def _directives(target: list[Any], patch: list[Any], key: str) -> tuple[list[Any], list[Any], bool]:
+    """What the deletions leave of the target, the entries that are no directives, and whether those replace all."""
+    merged, entries, replaces = list(target), [], False
+    for value in patch:
+        if not isinstance(value, dict):
+            raise StatusError(500, "", "list element types are not identical")
+        directive = value.get(_PATCH)
+        if directive is None:
+            entries.append(value)
+        elif directive == "replace":
+            replaces = True
+            continue
+        elif directive == "merge":
+            raise StatusError(500, "", "merging lists cannot yet be specified in the patch")
+        elif directive != "delete":
+            raise _bad_directive(directive, value)
+        if key not in value and not replaces:
+            shown = go_json.printed(value)
+            raise StatusError(500, "", f"map: {shown} does not contain declared merge key: {key}")
+        if directive == "delete":
+            merged = [old for old in merged if not (isinstance(old, dict) and old.get(key) == value[key])]
+    return merged, entries, replaces
 
 
 def _ordered(items: list[Any], order: Any, key: str, original: list[Any]) -> list[Any]:
@@ -123,7 +171,7 @@ def _ordered(items: list[Any], order: Any, key: str, original: list[Any]) -> lis
         return items
 
     def identity(value: Any) -> Any:
-        return value.get(key) if isinstance(value, dict) else value
+        return _identity(value, key)
 
     wanted = [identity(entry) for entry in order]
     before = {identity(value): index for index, value in reversed(list(enumerate(original)))}

@@ -1,8 +1,8 @@
 """THE schema: every type the server accepts, field by field.  Pure; read once from `types.json`.
 
-A type expression is `string`, `int`, `bool`, `float`, `time`, `microtime`, `quantity`, `intstr`, `any`, a type's
-name, `[T]` for a list or `{T}` for a map of strings to T.  `merge` adds what patches need: by which keys the
-items of a list are told apart.  Source: the published OpenAPI of Kubernetes v1.
+A type expression is `string`, `int`, `long`, `bool`, `float`, `time`, `microtime`, `quantity`, `intstr`, `any`, a
+type's name, `[T]` for a list or `{T}` for a map of strings to T.  `merge` adds what patches need: by which keys
+the items of a list are told apart.  Source: the published OpenAPI of Kubernetes v1.
 """
 
 import functools
@@ -16,7 +16,7 @@ from svcplane.api.schema.merge import LIST_KEYS, SET_LISTS, STRATEGIC_KEYS
 from svcplane.api.schema.zero import KEPT_WHEN_EMPTY, POINTER_STRINGS, VALUE_SCALARS
 
 Shape = Literal["scalar", "struct", "list", "map"]
-SCALARS = frozenset({"string", "int", "bool", "float", "time", "microtime", "quantity", "intstr", "any"})
+SCALARS = frozenset({"string", "int", "long", "bool", "float", "time", "microtime", "quantity", "intstr", "any"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,30 @@ def _types() -> dict[str, dict[str, object]]:
     raw = importlib.resources.files(__package__).joinpath("types.json").read_bytes()
     types: dict[str, dict[str, object]] = msgspec.json.decode(raw)
     return types
+
+
+@functools.cache
+def _descriptions() -> dict[str, dict[str, str]]:
+    raw = importlib.resources.files(__package__).joinpath("descriptions.json").read_bytes()
+    return msgspec.json.decode(raw, type=dict[str, dict[str, str]])
+
+
+#: What fields of these names are about, wherever they are.
+_EVERYWHERE = {
+    "apiVersion": "Group and version of the API.",
+    "kind": "The kind of the object.",
+    "metadata": "What every object has.",
+    "lastTransitionTime": "When the status last changed.",
+    "lastHeartbeatTime": "When the status was last told.",
+    "message": "For people: what it is about.",
+    "reason": "For programs: why, in CamelCase.",
+}
+
+
+def description(name: str, field: str = "") -> str:
+    """What a type or a field of it is for; the plain name where there is nothing to add."""
+    told = _descriptions().get(name, {}).get(field) or _EVERYWHERE.get(field)
+    return told or (f"{field} of {name}." if field else name)
 
 
 def type_names() -> list[str]:

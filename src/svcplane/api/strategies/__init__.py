@@ -3,16 +3,11 @@
 from svcplane.api import resources as r
 from svcplane.api.resources import Resource
 from svcplane.api.strategies.endpoints import EndpointSliceStrategy, EndpointsStrategy
+from svcplane.api.strategies.networking import IPAddressStrategy, ServiceCIDRStrategy
+from svcplane.api.strategies.node import NodeStrategy
 from svcplane.api.strategies.pod import PodStrategy
 from svcplane.api.strategies.service import ServiceStrategy
-from svcplane.api.strategies.simple import (
-    EventStrategy,
-    IPAddressStrategy,
-    LeaseStrategy,
-    NamespaceStrategy,
-    NodeStrategy,
-    ServiceCIDRStrategy,
-)
+from svcplane.api.strategies.simple import EventStrategy, LeaseStrategy, NamespaceStrategy
 from svcplane.api.strategy import Strategy
 
 STRATEGIES: dict[Resource, Strategy] = {

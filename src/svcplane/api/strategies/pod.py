@@ -1,23 +1,33 @@
-"""Pods: defaults, admission defaults, validation of what this system reads, graceful deletion.  Pure.
+"""Pods: defaults, admission defaults, graceful deletion.  Pure.
 
-Source: pkg/apis/core/v1 defaults.go, pkg/registry/core/pod/strategy.go, pkg/apis/core/validation; the
-admission plug-ins DefaultTolerationSeconds and Priority.
+Source: pkg/apis/core/v1 defaults.go and conversion.go, pkg/registry/core/pod/strategy.go; the admission plug-ins
+DefaultTolerationSeconds and Priority.  Rules are in `api.validation.pod`.
 """
 
+from fractions import Fraction
 from typing import Any
 
-from svcplane.api import fields as f
+from svcplane.api import quantity
 from svcplane.api.fields import FieldError
+from svcplane.api.status import StatusError, forbidden
 from svcplane.api.strategy import Strategy, Tree
-from svcplane.api.validation.names import dns1123_label, dns1123_subdomain, port_name, port_number
+from svcplane.api.validation import pod as rules
+from svcplane.api.validation.names import dns1123_label
+from svcplane.api.validation.pod_warnings import warnings
 
 PHASES_DONE = ("Failed", "Succeeded")
+#: Priorities that every cluster knows.
+PRIORITY_CLASSES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
 _CONTAINER_LISTS = ("initContainers", "containers")
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
+_COMPUTE = ("cpu", "memory")
+#: Files of these volumes may be read by all unless the Pod says otherwise.
+_FILE_MODE, _FILE_VOLUMES = 0o644, ("secret", "configMap", "downwardAPI", "projected")
 
 
 class PodStrategy(Strategy):
     has_generation = True
+    metadata_again = True
     selectable = (
         "spec.nodeName",
         "spec.restartPolicy",
@@ -26,6 +36,7 @@ class PodStrategy(Strategy):
         "spec.hostNetwork",
         "status.phase",
         "status.podIP",
+        "status.podIPs",
         "status.nominatedNodeName",
     )
 
@@ -34,82 +45,62 @@ class PodStrategy(Strategy):
         for kind in _CONTAINER_LISTS:
             for container in spec.get(kind, []):
                 _default_container(container, host_network=bool(spec.get("hostNetwork")))
+        for volume in spec.get("volumes", []):
+            _default_volume(volume)
         spec.setdefault("restartPolicy", "Always")
         spec.setdefault("terminationGracePeriodSeconds", 30)
         spec.setdefault("dnsPolicy", "ClusterFirst")
         spec.setdefault("securityContext", {})
         spec.setdefault("schedulerName", "default-scheduler")
         spec.setdefault("enableServiceLinks", True)
-        status = obj.setdefault("status", {})
-        for condition in status.get("conditions", []):
-            condition.setdefault("lastProbeTime", None)
-            condition.setdefault("lastTransitionTime", None)
-        for kind in ("initContainerStatuses", "containerStatuses"):
-            for container in status.get(kind, []):
-                container.setdefault("state", {})
-                container.setdefault("lastState", {})
-                container.setdefault("ready", False)
-                container.setdefault("restartCount", 0)
-                container.setdefault("image", "")
-                container.setdefault("imageID", "")
+        account = spec.get("serviceAccountName") or spec.get("serviceAccount")
+        if account:
+            spec["serviceAccountName"] = spec["serviceAccount"] = account
+        _default_status(obj.setdefault("status", {}))
 
     def prepare_create(self, obj: Tree) -> None:
+        """Raises StatusError 403 for a priority that admission refuses."""
         spec = obj["spec"]
-        spec["priority"] = spec.get("priority", 0)
-        spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+        _admit_priority(obj, spec)
         tolerations = spec.setdefault("tolerations", [])
         for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
             if not any(_tolerates(toleration, key) for toleration in tolerations):
                 toleration = {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
                 tolerations.append(toleration)
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+        if spec.get("schedulingGates"):
+            obj["status"]["conditions"] = [_gated()]
 
     def validate_create(self, obj: Tree) -> list[FieldError]:
         spec = obj.get("spec", {})
-        errors: list[FieldError] = []
-        if not spec.get("containers"):
-            errors.append(f.required("spec.containers"))
-        seen: set[str] = set()
-        for kind in ("containers", "initContainers"):
-            for index, container in enumerate(spec.get(kind, [])):
-                errors += _container(container, f"spec.{kind}[{index}]", seen)
-        policy = spec.get("restartPolicy")
-        if policy not in ("Always", "OnFailure", "Never"):
-            supported = ("Always", "OnFailure", "Never")
-            errors.append(f.not_supported("spec.restartPolicy", policy, supported, keep_order=True))
-        if spec.get("terminationGracePeriodSeconds", 0) < 0:
-            value = spec["terminationGracePeriodSeconds"]
-            errors.append(f.invalid("spec.terminationGracePeriodSeconds", value, "must be greater than or equal to 0"))
-        if spec.get("nodeName"):
-            errors += [f.invalid("spec.nodeName", spec["nodeName"], t) for t in dns1123_subdomain(spec["nodeName"])]
-        for field in ("hostname", "subdomain"):
-            if spec.get(field):
-                errors += [f.invalid(f"spec.{field}", spec[field], text) for text in dns1123_label(spec[field])]
-        return errors
+        return rules.spec_faults(spec) + rules.create_faults(spec)
 
     def prepare_update(self, obj: Tree, old: Tree) -> None:
         obj["status"] = old.get("status", {})
 
     def validate_update(self, obj: Tree, old: Tree) -> list[FieldError]:
-        errors = self.validate_create(obj)
-        if errors:
-            return errors
-        if _frozen(obj["spec"], old["spec"]) != _frozen(old["spec"], old["spec"]):
-            detail = (
-                "pod updates may not change fields other than `spec.containers[*].image`,"
-                "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` "
-                "(only additions to existing tolerations),`spec.terminationGracePeriodSeconds` "
-                "(allow it to be set to 1 if it was previously negative)"
-            )
-            errors.append(f.forbidden("spec", detail))
-        return errors
+        return rules.spec_faults(obj["spec"]) + rules.update_faults(obj["spec"], old["spec"])
 
     def prepare_status_update(self, obj: Tree, old: Tree) -> None:
         super().prepare_status_update(obj, old)
-        status, before = obj.setdefault("status", {}), old.get("status", {})
-        status.setdefault("qosClass", before.get("qosClass", qos_class(obj["spec"])))
-        _sync_ips(status, before, "podIP", "podIPs")
-        _sync_ips(status, before, "hostIP", "hostIPs")
+        meta, before = obj["metadata"], old["metadata"]
+        meta.pop("ownerReferences", None)
+        if "ownerReferences" in before:
+            meta["ownerReferences"] = before["ownerReferences"]
+        status = obj.setdefault("status", {})
+        status.setdefault("qosClass", old.get("status", {}).get("qosClass", qos_class(obj["spec"])))
+
+    def validate_status_update(self, obj: Tree, old: Tree) -> list[FieldError]:
+        return rules.status_faults(obj, old)
+
+    def warnings(self, obj: Tree, old: Tree | None) -> list[str]:
+        name, found = obj["metadata"].get("name", ""), []
+        if old is None and (problems := dns1123_label(name)):
+            found.append(
+                "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; "
+                f"a DNS label is recommended: [{' '.join(problems)}]"
+            )
+        return found + warnings(obj.get("spec", {}))
 
     def selectable_fields(self, obj: Tree) -> dict[str, str]:
         spec, status = obj.get("spec", {}), obj.get("status", {})
@@ -121,6 +112,7 @@ class PodStrategy(Strategy):
             "spec.hostNetwork": "true" if spec.get("hostNetwork") else "false",
             "status.phase": status.get("phase", ""),
             "status.podIP": status.get("podIP", ""),
+            "status.podIPs": status.get("podIP", ""),
             "status.nominatedNodeName": status.get("nominatedNodeName", ""),
         }
 
@@ -139,8 +131,57 @@ def _tolerates(toleration: Tree, key: str) -> bool:
     return bool(toleration.get("key", key) == key and toleration.get("effect", "NoExecute") == "NoExecute")
 
 
+def _admit_priority(obj: Tree, spec: Tree) -> None:
+    name, meta = spec.get("priorityClassName", ""), obj["metadata"]
+    if name and name not in PRIORITY_CLASSES:
+        raise _refused(meta, f"no PriorityClass with name {name} was found")
+    priority = PRIORITY_CLASSES.get(name, 0)
+    if spec.get("priority", priority) != priority:
+        why = (
+            f"the integer value of priority ({spec['priority']}) must not be provided in pod spec; priority admission "
+            f"controller computed {priority} from the given PriorityClass name"
+        )
+        raise _refused(meta, why)
+    spec["priority"] = priority
+    spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+
+
+def _refused(meta: Tree, why: str) -> StatusError:
+    return forbidden("pods", meta.get("name", ""), why)
+
+
+def _gated() -> Tree:
+    return {
+        "type": "PodScheduled",
+        "status": "False",
+        "lastProbeTime": None,
+        "lastTransitionTime": None,
+        "reason": "SchedulingGated",
+        "message": "Scheduling is blocked due to non-empty scheduling gates",
+    }
+
+
+def _default_status(status: Tree) -> None:
+    for condition in status.get("conditions", []):
+        condition.setdefault("lastProbeTime", None)
+        condition.setdefault("lastTransitionTime", None)
+    for kind in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
+        for container in status.get(kind, []):
+            container.setdefault("state", {})
+            container.setdefault("lastState", {})
+            container.setdefault("ready", False)
+            container.setdefault("restartCount", 0)
+            container.setdefault("image", "")
+            container.setdefault("imageID", "")
+    one, many = status.get("podIP", ""), status.get("podIPs", [])
+    if one and one != (many or [{}])[0].get("ip", ""):  # the older of the two fields counts
+        many = status["podIPs"] = [{"ip": one}]
+    if many:
+        status["podIP"] = many[0].get("ip", "")
+
+
 def _default_container(container: Tree, *, host_network: bool) -> None:
-    container.setdefault("resources", {})
+    _default_resources(container.setdefault("resources", {}))
     container.setdefault("terminationMessagePath", "/dev/termination-log")
     container.setdefault("terminationMessagePolicy", "File")
     if "imagePullPolicy" not in container:
@@ -149,112 +190,90 @@ def _default_container(container: Tree, *, host_network: bool) -> None:
         latest = (not tag and "@" not in str(container.get("image", ""))) or tag == "latest"
         container["imagePullPolicy"] = "Always" if latest else "IfNotPresent"
     for port in container.get("ports", []):
+        port.setdefault("containerPort", 0)
         port.setdefault("protocol", "TCP")
-        if host_network and not port.get("hostPort"):
-            port["hostPort"] = port.get("containerPort", 0)
+        if host_network and not port.get("hostPort") and port["containerPort"]:
+            port["hostPort"] = port["containerPort"]
     for variable in container.get("env", []):
         reference = (variable.get("valueFrom") or {}).get("fieldRef")
         if reference is not None:
             reference.setdefault("apiVersion", "v1")
+    for hook in (container.get("lifecycle") or {}).values():
+        if isinstance(hook, dict):
+            _default_http_get(hook)
     for name in _PROBES:
-        probe = container.get(name)
-        if probe is None:
-            continue
-        for field, value in (("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1)):
-            probe.setdefault(field, value)
-        probe.setdefault("failureThreshold", 3)
-        if probe.get("httpGet") is not None:
-            probe["httpGet"].setdefault("path", "/")
-            probe["httpGet"].setdefault("scheme", "HTTP")
+        if container.get(name) is not None:
+            _default_probe(container[name])
 
 
-def _container(container: Tree, path: str, seen: set[str]) -> list[FieldError]:
-    errors: list[FieldError] = []
-    name = container.get("name", "")
-    if not name:
-        errors.append(f.required(f"{path}.name"))
-    else:
-        errors += [f.invalid(f"{path}.name", name, text) for text in dns1123_label(name)]
-        if name in seen:
-            errors.append(f.duplicate(f"{path}.name", name))
-        seen.add(name)
-    if not container.get("image"):
-        errors.append(f.required(f"{path}.image"))
-    errors += _ports(container.get("ports", []), f"{path}.ports")
-    for field in _PROBES:
-        if container.get(field) is not None:
-            errors += _probe(container[field], f"{path}.{field}")
-    return errors
+def _default_resources(resources: Tree) -> None:
+    """What is not finer than a thousandth; requests that are not given are the limits."""
+    limits = resources.get("limits", {})
+    for name, text in limits.items():
+        limits[name] = quantity.rounded(text)
+    requests = resources.get("requests", {})
+    for name, text in requests.items():
+        requests[name] = quantity.rounded(text)
+    missing = {name: text for name, text in limits.items() if name not in requests}
+    if missing:
+        resources["requests"] = {**requests, **missing}
 
 
-def _ports(ports: list[Tree], path: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    names: set[str] = set()
-    for index, port in enumerate(ports):
-        place = f"{path}[{index}]"
-        if port.get("name"):
-            found = [f.invalid(f"{place}.name", port["name"], text) for text in port_name(port["name"])]
-            if not found and port["name"] in names:
-                found.append(f.duplicate(f"{place}.name", port["name"]))
-            names.add(port["name"])
-            errors += found
-        number = port.get("containerPort", 0)
-        if not number:
-            errors.append(f.required(f"{place}.containerPort"))
-        else:
-            errors += [f.invalid(f"{place}.containerPort", number, text) for text in port_number(number)]
-        if port.get("hostPort"):
-            errors += [f.invalid(f"{place}.hostPort", port["hostPort"], text) for text in port_number(port["hostPort"])]
-        if port.get("protocol") not in ("TCP", "UDP", "SCTP"):
-            errors.append(f.not_supported(f"{place}.protocol", port.get("protocol"), ("SCTP", "TCP", "UDP")))
-    return errors
+def _default_http_get(handler: Tree) -> None:
+    if handler.get("httpGet") is not None:
+        handler["httpGet"].setdefault("path", "/")
+        handler["httpGet"].setdefault("scheme", "HTTP")
 
 
-def _probe(probe: Tree, path: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    handlers = [name for name in ("exec", "httpGet", "tcpSocket", "grpc") if probe.get(name) is not None]
-    if not handlers:
-        errors.append(f.required(path, "must specify a handler type"))
-    for name in handlers[1:]:
-        errors.append(f.forbidden(f"{path}.{name}", "may not specify more than 1 handler type"))
-    for field in ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
-        if probe.get(field, 0) < 0:
-            errors.append(f.invalid(f"{path}.{field}", probe[field], "must be greater than or equal to 0"))
-    return errors
+def _default_probe(probe: Tree) -> None:
+    for field, value in (
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ):
+        probe.setdefault(field, value)
+    _default_http_get(probe)
+    if probe.get("grpc") is not None:
+        probe["grpc"].setdefault("service", "")
 
 
-def _frozen(spec: Tree, old: Tree) -> dict[str, Any]:
-    """The spec without what an update may change."""
-    frozen = {
-        key: value for key, value in spec.items() if key not in ("activeDeadlineSeconds", "tolerations", "nodeName")
-    }
-    frozen["nodeName"] = spec.get("nodeName") if old.get("nodeName") else None
-    for kind in _CONTAINER_LISTS:
-        frozen[kind] = [
-            {key: value for key, value in container.items() if key not in ("image", "imagePullPolicy")}
-            for container in spec.get(kind, [])
-        ]
-    return frozen
-
-
-def _sync_ips(status: Tree, before: Tree, single: str, plural: str) -> None:
-    """`podIP` and `podIPs[0]` are one: whichever was changed wins."""
-    one, many = status.get(single), status.get(plural)
-    if one and (not many or (many == before.get(plural) and many[0].get("ip") != one)):
-        status[plural] = [{"ip": one}]
-    elif many and not one:
-        status[single] = many[0].get("ip", "")
+def _default_volume(volume: Tree) -> None:
+    if not any(field != "name" for field in volume):
+        volume["emptyDir"] = {}
+    for kind in _FILE_VOLUMES:
+        if volume.get(kind) is not None:
+            volume[kind].setdefault("defaultMode", _FILE_MODE)
+    if volume.get("hostPath") is not None:
+        volume["hostPath"].setdefault("type", "")
+    for source in (volume.get("projected") or {}).get("sources", []):
+        if source.get("serviceAccountToken") is not None:
+            source["serviceAccountToken"].setdefault("expirationSeconds", 3600)
 
 
 def qos_class(spec: Tree) -> str:
-    """Guaranteed, Burstable or BestEffort."""
-    requests, limits, guaranteed = False, False, True
+    """Guaranteed, Burstable or BestEffort, by what is asked of processors and memory."""
+    requests: dict[str, Fraction] = {}
+    limits: dict[str, Fraction] = {}
+    guaranteed = True
     for container in spec.get("containers", []) + spec.get("initContainers", []):
         asked = container.get("resources", {})
-        mine, bound = asked.get("requests", {}), asked.get("limits", {})
-        requests, limits = requests or bool(mine), limits or bool(bound)
-        if set(bound) & {"cpu", "memory"} != {"cpu", "memory"} or any(mine.get(k, v) != v for k, v in bound.items()):
+        _add(requests, asked.get("requests", {}))
+        if _add(limits, asked.get("limits", {})) != set(_COMPUTE):
             guaranteed = False
     if not requests and not limits:
         return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"
+    if guaranteed and all(limits.get(name) == amount for name, amount in requests.items()):
+        return "Guaranteed" if len(requests) == len(limits) else "Burstable"
+    return "Burstable"
+
+
+def _add(total: dict[str, Fraction], amounts: dict[str, Any]) -> set[str]:
+    """Add up what is more than nothing; which were there."""
+    found: set[str] = set()
+    for name in _COMPUTE:
+        amount = quantity.parse(amounts[name]) if name in amounts else Fraction(0)
+        if amount > 0:
+            total[name] = total.get(name, Fraction(0)) + amount
+            found.add(name)
+    return found

@@ -8,15 +8,16 @@ from typing import Any
 
 from svcplane.api.fields import FieldError
 from svcplane.api.strategy import Strategy, Tree
-from svcplane.api.validation import meta
 from svcplane.api.validation import service as rules
 from svcplane.api.validation.names import dns1123_label
+from svcplane.api.validation.service_warnings import warnings
 
 DEFAULT_AFFINITY_TIMEOUT_S = 10800
 
 
 class ServiceStrategy(Strategy):
     allow_create_on_update = True
+    metadata_again = True
     selectable = ("spec.clusterIP", "spec.type")
 
     def validate_name(self, name: str, *, prefix: bool = False) -> list[str]:
@@ -65,9 +66,7 @@ class ServiceStrategy(Strategy):
         _strip_external_name(obj)
 
     def validate_update(self, obj: Tree, old: Tree) -> list[FieldError]:
-        # upstream looks at the metadata of an updated Service three times, and each time counts as a cause
-        again = meta.validate_accessor(obj["metadata"], "metadata")
-        return again + again + rules.validate_update(obj, old)
+        return rules.validate_update(obj, old)
 
     def validate_status_update(self, obj: Tree, old: Tree) -> list[FieldError]:
         return rules.validate_status(obj, old)
@@ -77,17 +76,7 @@ class ServiceStrategy(Strategy):
         return {"spec.clusterIP": spec.get("clusterIP", ""), "spec.type": spec.get("type", "")}
 
     def warnings(self, obj: Tree, old: Tree | None) -> list[str]:
-        spec, found = obj.get("spec", {}), []
-        before = (old or {}).get("spec", {})
-        if spec.get("externalIPs") and spec.get("externalIPs") != before.get("externalIPs"):
-            found.append("spec.externalIPs is deprecated and may no longer be implemented in some clusters")
-        if spec.get("externalName") and spec.get("type") != "ExternalName":
-            found.append('spec.externalName is ignored when spec.type is not "ExternalName"')
-        if spec.get("sessionAffinity") == "ClientIP" and rules.is_headless(spec):
-            found.append("spec.SessionAffinity is ignored for headless services")
-        if spec.get("trafficDistribution") == "PreferClose" and before.get("trafficDistribution") != "PreferClose":
-            found.append('spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"')
-        return found
+        return warnings(obj)
 
 
 def _strip_external_name(obj: Tree) -> None:
@@ -101,9 +90,7 @@ def needs_cluster_ip(spec: Tree) -> bool:
 
 
 def needs_node_port(spec: Tree) -> bool:
-    if spec.get("type") == "NodePort":
-        return True
-    return spec.get("type") == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is not False
+    return spec.get("type") in ("NodePort", "LoadBalancer")
 
 
 def _node_ports(spec: Tree) -> list[Any]:
@@ -121,9 +108,8 @@ def drop_type_dependent_fields(spec: Tree, old: Tree) -> None:
         if spec.get("ipFamilyPolicy") == old.get("ipFamilyPolicy"):
             spec.pop("ipFamilyPolicy", None)
     if needs_node_port(old) and not needs_node_port(spec) and set(_node_ports(spec)) <= set(_node_ports(old)):
-        if spec.get("type") in ("ClusterIP", "ExternalName"):
-            for port in spec.get("ports", []):
-                port.pop("nodePort", None)
+        for port in spec.get("ports", []):
+            port.pop("nodePort", None)
     if rules.needs_health_check(old) and not rules.needs_health_check(spec):
         if spec.get("healthCheckNodePort") == old.get("healthCheckNodePort"):
             spec.pop("healthCheckNodePort", None)
@@ -137,24 +123,19 @@ def drop_type_dependent_fields(spec: Tree, old: Tree) -> None:
 
 
 def patch_allocated_values(spec: Tree, old: Tree) -> None:
-    """An update that leaves allocated values out keeps them."""
+    """An update that leaves allocated values out keeps them; node ports go by the name of the port."""
     if needs_cluster_ip(old) and needs_cluster_ip(spec):
         if not spec.get("clusterIP") and old.get("clusterIP"):
             spec["clusterIP"] = old["clusterIP"]
-        if not spec.get("clusterIPs") and spec.get("clusterIP") == old.get("clusterIP") and old.get("clusterIPs"):
+        if not spec.get("clusterIPs") and old.get("clusterIPs"):
             spec["clusterIPs"] = list(old["clusterIPs"])
     if needs_node_port(old) and needs_node_port(spec):
-        used = set(_node_ports(spec))
-        by_name = {port.get("name", ""): port for port in old.get("ports", [])}
+        kept_by_others = set(_node_ports(old)) & set(_node_ports(spec))
+        by_name = {port.get("name", ""): port.get("nodePort", 0) for port in old.get("ports", [])}
         for port in spec.get("ports", []):
-            if port.get("nodePort"):
-                continue
-            kept = by_name.get(port.get("name", ""), {}).get("nodePort", 0)
-            if kept and kept not in used:
-                port["nodePort"] = kept
-                used.add(kept)
-            elif kept and by_name[port.get("name", "")].get("protocol") != port.get("protocol"):
-                port["nodePort"] = kept
+            known = by_name.get(port.get("name", ""), 0)
+            if known and not port.get("nodePort") and known not in kept_by_others:
+                port["nodePort"] = known
     if rules.needs_health_check(old) and rules.needs_health_check(spec):
         if not spec.get("healthCheckNodePort") and old.get("healthCheckNodePort"):
             spec["healthCheckNodePort"] = old["healthCheckNodePort"]
@@ -166,13 +147,7 @@ def normalize_cluster_ips(spec: Tree, old: Tree | None) -> None:
     if old is None:
         if ip and not ips:
             spec["clusterIPs"] = [ip]
-        return
-    old_ip, old_ips = old.get("clusterIP", ""), old.get("clusterIPs", [])
-    if ip == old_ip:
-        if not ips and ip:
-            spec["clusterIPs"] = [ip]
-        return
-    if ips == old_ips or not ips:
+    elif ip != old.get("clusterIP", "") and ips == old.get("clusterIPs", []):
         if ip:
             spec["clusterIPs"] = [ip]
         else:

@@ -1,28 +1,23 @@
-"""Kinds with few rules of their own: Namespace, Node, Lease, Event, IPAddress, ServiceCIDR.  Pure.
+"""Kinds with few rules of their own: Namespace, Lease, Event.  Pure.
 
-Source: pkg/registry/core/{namespace,node,event}, pkg/registry/coordination/lease, pkg/registry/networking.
+Source: pkg/registry/core/{namespace,event}, pkg/registry/coordination/lease, pkg/apis/core/validation.
 """
 
 from svcplane.api import fields as f
 from svcplane.api.fields import FieldError
 from svcplane.api.strategy import Strategy, Tree
-from svcplane.api.validation.names import dns1123_label, path_segment
-from svcplane.api.validation.values import strict_cidr, strict_ip
-from svcplane.base.net import family_of
+from svcplane.api.validation.meta import STANDARD_FINALIZERS, UNQUALIFIED
+from svcplane.api.validation.names import dns1123_label, path_segment, qualified_name
 
-CIDR_FINALIZER = "networking.k8s.io/service-cidr-finalizer"
-_NODE_INFO = (
-    "machineID",
-    "systemUUID",
-    "bootID",
-    "kernelVersion",
-    "osImage",
-    "containerRuntimeVersion",
-    "kubeletVersion",
-    "kubeProxyVersion",
-    "operatingSystem",
-    "architecture",
-)
+#: The most characters of some texts of an Event.
+MAX_EVENT_TEXT, MAX_EVENT_MESSAGE = 128, 1024
+
+
+def _finalizer(path: str, value: str) -> list[FieldError]:
+    errors = [f.invalid(path, value, text) for text in qualified_name(value)]
+    if "/" not in value and value not in STANDARD_FINALIZERS:
+        errors.append(f.invalid(path, value, UNQUALIFIED))
+    return errors
 
 
 class NamespaceStrategy(Strategy):
@@ -44,6 +39,22 @@ class NamespaceStrategy(Strategy):
         if "kubernetes" not in finalizers:
             finalizers.append("kubernetes")
 
+    def validate_create(self, obj: Tree) -> list[FieldError]:
+        return [error for value in obj["spec"]["finalizers"] for error in _finalizer("spec.finalizers", value)]
+
+    def validate_status_update(self, obj: Tree, old: Tree) -> list[FieldError]:
+        phase, going = obj.get("status", {}).get("phase", ""), "deletionTimestamp" in obj["metadata"]
+        if phase == ("Terminating" if going else "Active"):
+            return []
+        only = (
+            "'Terminating' if `deletionTimestamp` is not empty" if going else "'Active' if `deletionTimestamp` is empty"
+        )
+        return [f.invalid("status.Phase", phase, f"may only be {only}")]
+
+    def validate_finalize(self, obj: Tree, old: Tree) -> list[FieldError]:
+        values = enumerate(obj.get("spec", {}).get("finalizers", []))
+        return [error for index, value in values for error in _finalizer(f"spec.finalizers[{index}]", value)]
+
     def prepare_update(self, obj: Tree, old: Tree) -> None:
         obj["status"], obj["spec"] = old.get("status", {}), old.get("spec", {})
 
@@ -51,72 +62,20 @@ class NamespaceStrategy(Strategy):
         return {"status.phase": obj.get("status", {}).get("phase", "")}
 
 
-class NodeStrategy(Strategy):
-    allow_create_on_update = False
-    selectable = ("spec.unschedulable",)
-
-    def default(self, obj: Tree) -> None:
-        status = obj.setdefault("status", {})
-        endpoint = status.setdefault("daemonEndpoints", {}).setdefault("kubeletEndpoint", {})
-        endpoint.setdefault("Port", 0)
-        info = status.setdefault("nodeInfo", {})
-        for key in _NODE_INFO:
-            info.setdefault(key, "")
-        for condition in status.get("conditions", []):
-            condition.setdefault("lastHeartbeatTime", None)
-            condition.setdefault("lastTransitionTime", None)
-        if "allocatable" not in status and "capacity" in status:
-            status["allocatable"] = dict(status["capacity"])
-
-    def prepare_create(self, obj: Tree) -> None:
-        # the admission plug-in TaintNodesByCondition: a new node is not ready until it says so
-        taints = obj.setdefault("spec", {}).setdefault("taints", [])
-        taint = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
-        if taint not in taints:
-            taints.append(taint)
-
-    def prepare_update(self, obj: Tree, old: Tree) -> None:
-        obj["status"] = old.get("status", {})
-
-    def validate_update(self, obj: Tree, old: Tree) -> list[FieldError]:
-        errors: list[FieldError] = []
-        spec, before = obj.get("spec", {}), old.get("spec", {})
-        if before.get("podCIDRs") and spec.get("podCIDRs") != before.get("podCIDRs"):
-            detail = 'node updates may not change podCIDR except from "" to valid'
-            errors.append(f.forbidden("spec.podCIDRs", detail))
-        if before.get("providerID") and spec.get("providerID") != before.get("providerID"):
-            detail = 'node updates may not change providerID except from "" to valid'
-            errors.append(f.forbidden("spec.providerID", detail))
-        return errors + self._taints(spec)
-
-    def validate_create(self, obj: Tree) -> list[FieldError]:
-        return self._taints(obj.get("spec", {}))
-
-    @staticmethod
-    def _taints(spec: Tree) -> list[FieldError]:
-        errors: list[FieldError] = []
-        seen: set[tuple[str, str]] = set()
-        for index, taint in enumerate(spec.get("taints", [])):
-            path = f"spec.taints[{index}]"
-            effect = taint.get("effect", "")
-            if not effect:
-                errors.append(f.required(f"{path}.effect"))
-            elif effect not in ("NoSchedule", "PreferNoSchedule", "NoExecute"):
-                supported = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-                errors.append(f.not_supported(f"{path}.effect", effect, supported))
-            key = taint.get("key", ""), effect
-            if key in seen:
-                errors.append(f.duplicate(path, taint))
-            seen.add(key)
-        return errors
-
-    def selectable_fields(self, obj: Tree) -> dict[str, str]:
-        return {"spec.unschedulable": "true" if obj.get("spec", {}).get("unschedulable") else "false"}
-
-
 class LeaseStrategy(Strategy):
     allow_create_on_update = True
     allow_unconditional_update = False
+    checks_finalizers = False
+
+    def default(self, obj: Tree) -> None:
+        obj.setdefault("spec", {})
+
+    def prepare_create(self, obj: Tree) -> None:
+        for field in ("strategy", "preferredHolder"):  # of coordinated leader election, which is off by default
+            obj["spec"].pop(field, None)
+
+    def prepare_update(self, obj: Tree, old: Tree) -> None:
+        self.prepare_create(obj)
 
     def validate_create(self, obj: Tree) -> list[FieldError]:
         spec, errors = obj.get("spec", {}), []
@@ -133,6 +92,8 @@ class LeaseStrategy(Strategy):
 
 class EventStrategy(Strategy):
     allow_create_on_update = True
+    metadata_changes_again = False
+    checks_finalizers = False
     selectable = (
         "involvedObject.kind",
         "involvedObject.namespace",
@@ -160,10 +121,15 @@ class EventStrategy(Strategy):
 
     def validate_create(self, obj: Tree) -> list[FieldError]:
         namespace, target = obj["metadata"].get("namespace", ""), obj["involvedObject"].get("namespace", "")
-        if target != namespace and not (not target and namespace == "default"):
-            detail = "does not match event.namespace"
-            return [f.invalid("involvedObject.namespace", target, detail)]
-        return []
+        elsewhere = f.invalid("involvedObject.namespace", target, "does not match event.namespace")
+        if not obj.get("eventTime"):
+            fits = target == namespace or (not target and namespace in ("", "default"))
+            return [] if fits else [elsewhere]
+        errors = [] if target or namespace in ("default", "kube-system") else [elsewhere]
+        return errors + _new_event(obj)
+
+    def validate_update(self, obj: Tree, old: Tree) -> list[FieldError]:
+        return self.validate_create(obj)
 
     def selectable_fields(self, obj: Tree) -> dict[str, str]:
         target = obj.get("involvedObject", {})
@@ -179,55 +145,16 @@ class EventStrategy(Strategy):
         }
 
 
-class IPAddressStrategy(Strategy):
-    selectable = ()
-
-    def validate_name(self, name: str, *, prefix: bool = False) -> list[str]:
-        if prefix or strict_ip("", name):
-            return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
-        return []
-
-    def validate_create(self, obj: Tree) -> list[FieldError]:
-        parent = obj.get("spec", {}).get("parentRef")
-        if parent is None:
-            return [f.required("spec.parentRef")]
-        return [f.required(f"spec.parentRef.{key}") for key in ("resource", "name") if not parent.get(key)]
-
-    def validate_update(self, obj: Tree, old: Tree) -> list[FieldError]:
-        if obj.get("spec", {}).get("parentRef") != old.get("spec", {}).get("parentRef"):
-            return [f.invalid("spec.parentRef", obj["spec"].get("parentRef"), "field is immutable")]
-        return []
-
-
-class ServiceCIDRStrategy(Strategy):
-    def default(self, obj: Tree) -> None:
-        obj.setdefault("spec", {})
-        obj.setdefault("status", {})
-
-    def prepare_create(self, obj: Tree) -> None:
-        obj["status"] = {}
-
-    def prepare_update(self, obj: Tree, old: Tree) -> None:
-        obj["status"] = old.get("status", {})
-
-    def validate_create(self, obj: Tree) -> list[FieldError]:
-        cidrs, path = obj.get("spec", {}).get("cidrs", []), "spec.cidrs"
-        errors: list[FieldError] = []
-        if not cidrs:
-            return [f.required(path, "at least one CIDR required")]
-        if len(cidrs) > 2:
-            return [f.invalid(path, cidrs, "may only hold up to 2 values")]
-        for index, cidr in enumerate(cidrs):
-            errors += strict_cidr(f"{path}[{index}]", cidr)
-        if len(cidrs) == 2 and family_of(cidrs[0]) == family_of(cidrs[1]):
-            detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
-            errors.append(f.invalid(path, cidrs, detail))
-        return errors
-
-    def validate_update(self, obj: Tree, old: Tree) -> list[FieldError]:
-        new, before = obj.get("spec", {}).get("cidrs", []), old.get("spec", {}).get("cidrs", [])
-        if new == before:
-            return []
-        if len(before) == 1 and len(new) == 2 and new[0] == before[0]:
-            return self.validate_create(obj)
-        return [f.invalid("spec.cidrs", new, "field is immutable")]
+def _new_event(obj: Tree) -> list[FieldError]:
+    """An Event with an eventTime says more of where it comes from."""
+    controller = obj.get("reportingComponent", "")
+    errors = [] if controller else [f.required("reportingController")]
+    errors += [f.invalid("reportingController", controller, text) for text in qualified_name(controller)]
+    for field in ("reportingInstance", "action", "reason"):
+        if not obj.get(field):
+            errors.append(f.required(field))
+        elif len(obj[field].encode()) > MAX_EVENT_TEXT:
+            errors.append(f.invalid(field, "", f"can have at most {MAX_EVENT_TEXT} characters"))
+    if len(obj.get("message", "").encode()) > MAX_EVENT_MESSAGE:
+        errors.append(f.invalid("message", "", f"can have at most {MAX_EVENT_MESSAGE} characters"))
+    return errors

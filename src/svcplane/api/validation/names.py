@@ -147,17 +147,3 @@ def port_name(name: str) -> list[str]:
     if name and (name[0] == "-" or name[-1] == "-"):
         problems.append("must not begin or end with a hyphen")
     return problems
-
-
-def fqdn(name: str) -> list[str]:
-    """A fully qualified domain name without a trailing dot requirement."""
-    if not name:
-        return ["must not be empty"]
-    name = name.removesuffix(".")
-    problems = dns1123_subdomain(name)
-    if problems:
-        return problems
-    labels = name.split(".")
-    if len(labels) < 2:
-        return ["should be a domain with at least two segments separated by dots"]
-    return [problem for label in labels for problem in dns1123_label(label)]

@@ -10,8 +10,8 @@ PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 def protocol(port: Tree, path: str) -> list[FieldError]:
     """`protocol` is there and one of PROTOCOLS."""
-    value = port.get("protocol", "")
-    if not value:
+    value = port.get("protocol")
+    if value is None:
         return [f.required(f"{path}.protocol")]
     return [] if value in PROTOCOLS else [f.not_supported(f"{path}.protocol", value, PROTOCOLS)]
 

@@ -21,11 +21,12 @@ TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 DISTRIBUTIONS = ("PreferClose", "PreferSameZone", "PreferSameNode")
 SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _HINTS, _MODE = "service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"
+KUBELET_PORT = 10250
 LB_ONLY = "may only be used when `type` is 'LoadBalancer'"
 
 
 def is_headless(spec: Tree) -> bool:
-    return list(spec.get("clusterIPs", []))[:1] == ["None"]
+    return list(spec.get("clusterIPs", [])) == ["None"]
 
 
 def externally_accessible(spec: Tree) -> bool:
@@ -66,12 +67,18 @@ def validate(obj: Tree, old: Tree | None = None) -> list[FieldError]:
     errors += _source_ranges(obj, old)
     errors += _load_balancer(spec)
     errors += _external_policy(spec)
-    if spec.get("internalTrafficPolicy") is not None or spec.get("type") in ("ClusterIP", "LoadBalancer", "NodePort"):
-        errors += _one_of("spec.internalTrafficPolicy", spec.get("internalTrafficPolicy"), ("Cluster", "Local"))
+    errors += _internal_policy(spec)
     distribution = spec.get("trafficDistribution")
     if distribution is not None and distribution not in DISTRIBUTIONS:
         errors.append(f.not_supported("spec.trafficDistribution", distribution, DISTRIBUTIONS, keep_order=True))
     return errors
+
+
+def _internal_policy(spec: Tree) -> list[FieldError]:
+    policy, path = spec.get("internalTrafficPolicy"), "spec.internalTrafficPolicy"
+    if policy is None:
+        return [f.required(path)] if spec.get("type") in ("ClusterIP", "LoadBalancer", "NodePort") else []
+    return [] if policy in ("Cluster", "Local") else [f.not_supported(path, policy, ("Cluster", "Local"))]
 
 
 def _annotations(obj: Tree) -> list[FieldError]:
@@ -86,12 +93,17 @@ def _type_rules(spec: Tree) -> list[FieldError]:
     kind, errors = spec.get("type"), []
     if not spec.get("ports") and not is_headless(spec) and kind != "ExternalName":
         errors.append(f.required("spec.ports"))
+    if kind == "LoadBalancer":
+        for index, port in enumerate(spec.get("ports", [])):
+            if port.get("port") == KUBELET_PORT:
+                detail = f"may not expose port {KUBELET_PORT} externally since it is used by kubelet"
+                errors.append(f.invalid(f"spec.ports[{index}]", KUBELET_PORT, detail))
     if kind in ("LoadBalancer", "NodePort") and is_headless(spec):
         detail = f"may not be set to 'None' for {kind} services"
         errors.append(f.invalid("spec.clusterIPs[0]", "None", detail))
     if kind == "ExternalName":
         for field in ("clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-            if spec.get(field):
+            if spec.get(field) or (field == "ipFamilyPolicy" and spec.get(field) is not None):
                 errors.append(f.forbidden(f"spec.{field}", "may not be set for ExternalName services"))
         name = spec.get("externalName", "").removesuffix(".")
         if name:
@@ -260,14 +272,16 @@ def _load_balancer(spec: Tree) -> list[FieldError]:
         errors.append(f.forbidden("spec.allocateLoadBalancerNodePorts", LB_ONLY))
     if spec.get("allocateLoadBalancerNodePorts") is None and is_lb:
         errors.append(f.required("allocateLoadBalancerNodePorts"))
-    class_ = spec.get("loadBalancerClass")
-    if class_ is not None:
-        path = "spec.loadBalancerClass"
-        if is_lb:
-            errors += [f.invalid(path, class_, text) for text in qualified_name(class_)]
-        else:
-            errors.append(f.forbidden(path, LB_ONLY))
-    return errors
+    return errors + _load_balancer_class(spec)
+
+
+def _load_balancer_class(spec: Tree) -> list[FieldError]:
+    class_, path = spec.get("loadBalancerClass"), "spec.loadBalancerClass"
+    if class_ is None:
+        return []
+    if spec.get("type") != "LoadBalancer":
+        return [f.forbidden(path, LB_ONLY)]
+    return [f.invalid(path, class_, text) for text in qualified_name(class_)]
 
 
 def _external_policy(spec: Tree) -> list[FieldError]:
@@ -303,6 +317,7 @@ def validate_update(obj: Tree, old: Tree) -> list[FieldError]:
         class_ = spec.get("loadBalancerClass")
         if class_ != before.get("loadBalancerClass"):
             errors.append(f.invalid("spec.loadBalancerClass", class_, "may not change once set"))
+    errors += _load_balancer_class(spec)  # an update is looked at twice, and each time counts as a cause
     if needs_health_check(spec) and needs_health_check(before):
         if spec.get("healthCheckNodePort") != before.get("healthCheckNodePort"):
             errors.append(f.forbidden("spec.healthCheckNodePort", "field is immutable"))
@@ -324,7 +339,7 @@ def _cluster_ip_changes(spec: Tree, before: Tree) -> list[FieldError]:
         elif old[0] != new[0]:
             errors.append(f.invalid(f"{path}[0]", new, "may not change once set"))
         if len(new) == 1 and spec.get("ipFamilyPolicy") != "SingleStack":
-            detail = "`ipFamilyPolicy` must be set to 'SingleStack' when releasing the secondary clusterIP"
+            detail = "must be set to 'SingleStack' when releasing the secondary clusterIP"
             errors.append(f.invalid("spec.ipFamilyPolicy", spec.get("ipFamilyPolicy"), detail))
     elif old and old[0] != new[0]:
         errors.append(f.invalid(f"{path}[0]", new, "may not change once set"))
@@ -332,17 +347,18 @@ def _cluster_ip_changes(spec: Tree, before: Tree) -> list[FieldError]:
 
 
 def _family_changes(spec: Tree, before: Tree) -> list[FieldError]:
-    if "ExternalName" in (spec.get("type"), before.get("type")) or (is_headless(spec) and is_headless(before)):
+    if "ExternalName" in (spec.get("type"), before.get("type")) or is_headless(spec) or is_headless(before):
         return []
     old, new, path = before.get("ipFamilies", []), spec.get("ipFamilies", []), "spec.ipFamilies"
+    ips, changed = spec.get("clusterIPs", []), "may not change once set"
     errors: list[FieldError] = []
-    if old and not new:
+    if len(old) == len(new):
+        return [f.invalid(f"{path}[0]", new, changed) for was, is_ in zip(old, new, strict=True) if was != is_]
+    if len(old) > len(new) and not ips:
         errors.append(f.invalid(f"{path}[0]", new, "primary ipFamily can not be unset"))
-    elif old and old[0] != new[0]:
-        errors.append(f.invalid(f"{path}[0]", new, "primary ipFamily may not change once set"))
-    if len(old) == len(new) == 2 and old[0] == new[0] and old[1] != new[1]:
-        errors.append(f.invalid(f"{path}[1]", new, "may not change once set"))
-    if len(old) == 2 and len(new) == 1 and spec.get("ipFamilyPolicy") != "SingleStack":
+    if old and new and old[0] != new[0]:
+        errors.append(f.invalid(f"{path}[0]", ips, changed))  # upstream shows the addresses here
+    if len(old) > len(new) == 1 and spec.get("ipFamilyPolicy") != "SingleStack":
         detail = "must be set to 'SingleStack' when releasing the secondary ipFamily"
         errors.append(f.invalid("spec.ipFamilyPolicy", spec.get("ipFamilyPolicy"), detail))
     return errors
@@ -355,19 +371,18 @@ def validate_status(obj: Tree, old: Tree) -> list[FieldError]:
     errors: list[FieldError] = []
     path = "status.loadBalancer.ingress"
     if obj.get("spec", {}).get("type") != "LoadBalancer" and ingress:
-        if ingress != ((old.get("status") or {}).get("loadBalancer") or {}).get("ingress", []):
-            errors.append(f.forbidden(path, "may only be used when `spec.type` is 'LoadBalancer'"))
-        return errors
+        return [f.forbidden(path, "may only be used when `spec.type` is 'LoadBalancer'")]
     for index, item in enumerate(ingress):
         place = f"{path}[{index}]"
         ip, mode = item.get("ip", ""), item.get("ipMode")
         if ip:
             errors += strict_ip(f"{place}.ip", ip, existing)
-            if mode is None:
+        if mode is None:
+            if ip:
                 errors.append(f.required(f"{place}.ipMode", "must be specified when `ip` is set"))
-        elif mode is not None:
+        elif not ip:
             errors.append(f.forbidden(f"{place}.ipMode", "may not be specified when `ip` is not set"))
-        if mode is not None and mode not in ("VIP", "Proxy"):
+        elif mode not in ("VIP", "Proxy"):
             errors.append(f.not_supported(f"{place}.ipMode", mode, ("Proxy", "VIP")))
         if item.get("hostname"):
             name = item["hostname"]

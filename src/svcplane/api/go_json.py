@@ -1,0 +1,46 @@
+"""How Go names and prints decoded JSON, for messages that show it.  Pure."""
+
+from typing import Any
+
+
+def type_name(value: Any) -> str:
+    """As `encoding/json` calls the type of a value in its errors."""
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int | float):
+        return "number"
+    return {"str": "string", "list": "array", "dict": "object"}.get(type(value).__name__, "null")
+
+
+def kind_name(value: Any) -> str:
+    """As `reflect` calls the kind of a decoded value."""
+    match value:
+        case bool():
+            return "bool"
+        case int():
+            return "int64"
+        case float():
+            return "float64"
+        case str():
+            return "string"
+        case list():
+            return "slice"
+        case dict():
+            return "map"
+        case _:
+            return "invalid"
+
+
+def printed(value: Any) -> str:
+    """A value as `%v` prints it."""
+    match value:
+        case None:
+            return "<nil>"
+        case bool():
+            return "true" if value else "false"
+        case dict():
+            return "map[" + " ".join(f"{key}:{printed(value[key])}" for key in sorted(value)) + "]"
+        case list():
+            return "[" + " ".join(printed(item) for item in value) + "]"
+        case _:
+            return str(value)

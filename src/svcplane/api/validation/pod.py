@@ -1,0 +1,274 @@
+"""Pods: what a spec must satisfy, what an update may change, what a status may say.  Pure.
+
+Fields that no part of svcplane reads are kept as they are given.
+Source: pkg/apis/core/validation (ValidatePodSpec, ValidatePodUpdate, ValidatePodStatusUpdate).
+"""
+
+from typing import Any
+
+from svcplane.api import fields as f
+from svcplane.api.fields import FieldError
+from svcplane.api.strategy import Tree
+from svcplane.api.validation import containers, meta
+from svcplane.api.validation.names import dns1123_label, dns1123_subdomain, label_value, qualified_name
+from svcplane.api.validation.values import strict_ip
+from svcplane.base.net import canonical_ip, family_of
+
+RESTART_POLICIES = ("Always", "OnFailure", "Never")
+DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
+PREEMPTION = ("PreemptLowerPriority", "Never")
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+MAX_INT32 = (1 << 31) - 1
+UPDATABLE = (
+    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
+_SYSTEM_CONDITIONS = ("PodScheduled", "Ready", "Initialized")
+
+
+def spec_faults(spec: Tree) -> list[FieldError]:
+    """Everything a spec must satisfy, in upstream's order."""
+    errors = _volumes(spec.get("volumes", []))
+    errors += containers.containers(spec, "spec.containers")
+    errors += containers.init_containers(spec, "spec.initContainers")
+    errors += _host_network(spec)
+    errors += _one_of("restartPolicy", spec.get("restartPolicy", ""), RESTART_POLICIES)
+    errors += _one_of("dnsPolicy", spec.get("dnsPolicy", ""), DNS_POLICIES)
+    errors += meta.labels(spec.get("nodeSelector", {}), "spec.nodeSelector")
+    errors += _dns_config(spec)
+    for field, key in (("readinessGates", "conditionType"), ("schedulingGates", "name")):
+        for index, gate in enumerate(spec.get(field, [])):
+            path = f"spec.{field}[{index}]" + (".conditionType" if key == "conditionType" else "")
+            errors += [f.invalid(path, gate.get(key, ""), text) for text in qualified_name(gate.get(key, ""))]
+    errors += _names(spec, ("serviceAccountName", "nodeName"), dns1123_subdomain)
+    deadline = spec.get("activeDeadlineSeconds")
+    if deadline is not None and not 1 <= deadline <= MAX_INT32:
+        detail = f"must be between 1 and {MAX_INT32}, inclusive"
+        errors.append(f.invalid("spec.activeDeadlineSeconds", deadline, detail))
+    errors += _names(spec, ("hostname", "subdomain"), dns1123_label)
+    errors += tolerations(spec.get("tolerations", []), "spec.tolerations")
+    for index, alias in enumerate(spec.get("hostAliases", [])):
+        path = f"spec.hostAliases[{index}]"
+        errors += strict_ip(f"{path}.ip", alias.get("ip", ""))
+        errors += [
+            f.invalid(f"{path}.hostnames[{at}]", name, text)
+            for at, name in enumerate(alias.get("hostnames", []))
+            for text in dns1123_subdomain(name)
+        ]
+    errors += _names(spec, ("priorityClassName", "runtimeClassName"), dns1123_subdomain)
+    if spec.get("preemptionPolicy") is not None:
+        errors += _one_of("preemptionPolicy", spec["preemptionPolicy"], PREEMPTION)
+    return errors + containers.trimmed_images(spec, "spec")
+
+
+def create_faults(spec: Tree) -> list[FieldError]:
+    """What holds for new Pods only."""
+    errors: list[FieldError] = []
+    if spec.get("ephemeralContainers"):
+        errors.append(f.forbidden("spec.ephemeralContainers", "cannot be set on create"))
+    if spec.get("nodeName") and spec.get("schedulingGates"):
+        errors.append(f.forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared"))
+    return errors
+
+
+def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> list[FieldError]:
+    path = f"spec.{field}"
+    if not value:
+        return [f.required(path)]
+    return [] if value in allowed else [f.not_supported(path, value, allowed, keep_order=True)]
+
+
+def _names(spec: Tree, fields: tuple[str, ...], rule: Any) -> list[FieldError]:
+    return [f.invalid(f"spec.{n}", spec[n], text) for n in fields if spec.get(n) for text in rule(spec[n])]
+
+
+def _volumes(volumes: list[Tree]) -> list[FieldError]:
+    errors: list[FieldError] = []
+    names: set[str] = set()
+    for index, volume in enumerate(volumes):
+        path, name = f"spec.volumes[{index}]", volume.get("name", "")
+        sources = [field for field in volume if field != "name"]
+        found = [f.forbidden(f"{path}.{s}", "may not specify more than 1 volume type") for s in sources[1:]]
+        found += [f.invalid(f"{path}.name", name, text) for text in dns1123_label(name)] if name else []
+        found += [] if name else [f.required(f"{path}.name")]
+        found += [f.duplicate(f"{path}.name", name)] if name in names else []
+        names |= set() if found else {name}
+        errors += found
+    return errors
+
+
+def _host_network(spec: Tree) -> list[FieldError]:
+    if not spec.get("hostNetwork"):
+        return []
+    detail = "must match `containerPort` when `hostNetwork` is true"
+    return [
+        f.invalid(f"spec.containers[{number}].ports[{index}].hostPort", port.get("hostPort", 0), detail)
+        for number, container in enumerate(spec.get("containers", []))
+        for index, port in enumerate(container.get("ports", []))
+        if port.get("hostPort", 0) != port.get("containerPort", 0)
+    ]
+
+
+def _dns_config(spec: Tree) -> list[FieldError]:
+    config, path = spec.get("dnsConfig"), "spec.dnsConfig"
+    if spec.get("dnsPolicy") == "None":
+        if config is None:
+            return [f.required(path, "must provide `dnsConfig` when `dnsPolicy` is None")]
+        if not config.get("nameservers"):
+            detail = "must provide at least one DNS nameserver when `dnsPolicy` is None"
+            return [f.required(f"{path}.nameservers", detail)]
+    servers = (config or {}).get("nameservers", [])
+    errors = []
+    if len(servers) > 3:
+        errors.append(f.invalid(f"{path}.nameservers", servers, "must not have more than 3 nameservers"))
+    return errors + [e for i, ip in enumerate(servers) for e in strict_ip(f"{path}.nameservers[{i}]", ip)]
+
+
+def tolerations(values: list[Tree], path: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for index, toleration in enumerate(values):
+        place = f"{path}[{index}]"
+        key, operator, value, effect = (toleration.get(n, "") for n in ("key", "operator", "value", "effect"))
+        seconds = toleration.get("tolerationSeconds")
+        if key:
+            errors += [f.invalid(f"{place}.key", key, text) for text in qualified_name(key)]
+        elif operator != "Exists":
+            detail = 'operator must be Exists when `key` is empty, which means "match all values and all keys"'
+            errors.append(f.invalid(f"{place}.operator", operator, detail))
+        if seconds is not None and effect != "NoExecute":
+            detail = "effect must be 'NoExecute' when `tolerationSeconds` is set"
+            errors.append(f.invalid(f"{place}.effect", effect, detail))
+        if operator in ("Equal", ""):
+            if problems := label_value(value):
+                errors.append(f.invalid(f"{place}.operator", value, ";".join(problems)))
+        elif operator != "Exists":
+            errors.append(f.not_supported(f"{place}.operator", operator, ("Equal", "Exists"), keep_order=True))
+        elif value:
+            shown = {"Key": key, "Operator": operator, "Value": value, "Effect": effect, "TolerationSeconds": seconds}
+            errors.append(f.invalid(f"{place}.operator", shown, "value must be empty when `operator` is 'Exists'"))
+        if effect and effect not in EFFECTS:
+            errors.append(f.not_supported(f"{place}.effect", effect, EFFECTS, keep_order=True))
+    return errors
+
+
+# -- update -----------------------------------------------------------------------------------------------------------
+
+
+def update_faults(spec: Tree, old: Tree) -> list[FieldError]:
+    """What an update changed and may not.  The spec by itself is `spec_faults`."""
+    errors: list[FieldError] = []
+    for kind in ("containers", "initContainers"):
+        new = spec.get(kind, [])
+        if len(new) != len(old.get(kind, [])):
+            return [*errors, f.forbidden(f"spec.{kind}", "pod updates may not add or remove containers")]
+        errors += [
+            f.required(f"spec.{kind}[{i}].image") for i, container in enumerate(new) if not container.get("image")
+        ]
+    deadline, before_s = spec.get("activeDeadlineSeconds"), old.get("activeDeadlineSeconds")
+    path = "spec.activeDeadlineSeconds"
+    if deadline is None and before_s is not None:
+        errors.append(f.invalid(path, None, "must not update from a positive integer to nil value"))
+    elif deadline is not None and not 0 <= deadline <= MAX_INT32:
+        return [*errors, f.invalid(path, deadline, f"must be between 0 and {MAX_INT32}, inclusive")]
+    elif deadline is not None and before_s is not None and before_s < deadline:
+        return [*errors, f.invalid(path, deadline, "must be less than or equal to previous value")]
+    errors += _only_added(spec.get("tolerations", []), old.get("tolerations", []))
+    errors += _only_deleted(spec.get("schedulingGates", []), old.get("schedulingGates", []))
+    after, before = _frozen(spec, old), _frozen(old, old)
+    lines = [f"- {key}" for key in sorted(after.keys() | before.keys()) if after.get(key) != before.get(key)]
+    if lines:
+        errors.append(f.forbidden("spec", f"{UPDATABLE}\n" + "\n".join(lines) + "\n"))
+    return errors
+
+
+def _only_added(new: list[Tree], old: list[Tree]) -> list[FieldError]:
+    def bare(toleration: Tree) -> Tree:
+        return {key: value for key, value in toleration.items() if key != "tolerationSeconds"}
+
+    if any(bare(before) not in [bare(one) for one in new] for before in old):
+        detail = "existing toleration can not be modified except its tolerationSeconds"
+        return [f.forbidden("spec.tolerations", detail)]
+    return tolerations(new, "spec.tolerations")
+
+
+def _only_deleted(new: list[Tree], old: list[Tree]) -> list[FieldError]:
+    known = {gate.get("name") for gate in old}
+    return [
+        f.forbidden(
+            f"spec.schedulingGates[{index}].name",
+            f"only deletion is allowed, but found new scheduling gate '{gate.get('name')}'",
+        )
+        for index, gate in enumerate(new)
+        if gate.get("name") not in known
+    ]
+
+
+def _frozen(spec: Tree, old: Tree) -> dict[str, Any]:
+    """The fields that an update may not change."""
+    frozen: dict[str, Any] = {
+        key: value
+        for key, value in spec.items()
+        if key not in ("activeDeadlineSeconds", "tolerations", "schedulingGates", "ephemeralContainers")
+    }
+    if old.get("terminationGracePeriodSeconds", 0) < 0 and spec.get("terminationGracePeriodSeconds") == 1:
+        frozen["terminationGracePeriodSeconds"] = old["terminationGracePeriodSeconds"]
+    for kind in ("containers", "initContainers"):
+        frozen[kind] = [{k: v for k, v in one.items() if k != "image"} for one in spec.get(kind, [])]
+    return frozen
+
+
+# -- status -----------------------------------------------------------------------------------------------------------
+
+
+def status_faults(obj: Tree, old: Tree) -> list[FieldError]:
+    status, before = obj.get("status", {}), old.get("status", {})
+    errors = [
+        f.invalid(f"metadata.conditions[{index}].Type", condition.get("type", ""), text)
+        for index, condition in enumerate(status.get("conditions", []))
+        if condition.get("type") not in _SYSTEM_CONDITIONS
+        for text in qualified_name(condition.get("type", ""))
+    ]
+    nominated = status.get("nominatedNodeName", "")
+    if nominated and nominated != before.get("nominatedNodeName", ""):
+        errors += [f.invalid("status.nominatedNodeName", nominated, text) for text in dns1123_subdomain(nominated)]
+    if before.get("qosClass") and status.get("qosClass") != before["qosClass"]:  # Pods of an earlier version lack it
+        errors.append(f.invalid("status.qosClass", status.get("qosClass", ""), "field is immutable"))
+    policy = old.get("spec", {}).get("restartPolicy", "Always")
+    sidecars = {c.get("name") for c in old["spec"].get("initContainers", []) if c.get("restartPolicy") == "Always"}
+    for field in ("containerStatuses", "initContainerStatuses"):
+        errors += _transitions(status.get(field, []), before.get(field, []), field, policy, sidecars)
+    errors += _ips(status.get("podIPs", []), "status.podIPs")
+    hosts = status.get("hostIPs", [])
+    if hosts and status.get("hostIP", "") != hosts[0].get("ip", ""):
+        errors.append(f.invalid("status.hostIPs[0].ip", hosts[0].get("ip", ""), "must be equal to `hostIP`"))
+    return errors + _ips(hosts, "status.hostIPs")
+
+
+def _transitions(
+    new: list[Tree], old: list[Tree], field: str, policy: str, sidecars: set[str | None]
+) -> list[FieldError]:
+    """What has ended and may not restart stays ended."""
+    errors: list[FieldError] = []
+    for index, before in enumerate(old):
+        ended, name = before.get("state", {}).get("terminated"), before.get("name")
+        if policy == "Always" or ended is None or (field == "initContainerStatuses" and name in sidecars):
+            continue
+        if policy == "OnFailure" and ended.get("exitCode", 0) != 0:
+            continue
+        if any(one.get("name") == name and one.get("state", {}).get("terminated") is None for one in new):
+            detail = "may not be transitioned to non-terminated state"
+            errors.append(f.forbidden(f"status.{field}[{index}].state", detail))
+    return errors
+
+
+def _ips(values: list[Tree], path: str) -> list[FieldError]:
+    ips = [value.get("ip", "") for value in values]
+    errors = [error for index, ip in enumerate(ips) for error in strict_ip(f"{path}[{index}]", ip)]
+    if len(ips) < 2:
+        return errors
+    shown = [{"IP": ip} for ip in ips]
+    one_each = len(ips) == 2 and len({family_of(ip) for ip in ips}) == 2
+    if all(canonical_ip(ip) is not None for ip in ips) and not one_each:
+        errors.append(f.invalid(path, shown, "may specify no more than one IP for each IP family"))
+    return errors + [f.duplicate(f"{path}[{index}]", shown[index]) for index, ip in enumerate(ips) if ip in ips[:index]]
