@@ -123,6 +123,18 @@ class Watch(Protocol):
 
     def __aiter__(self) -> AsyncIterator[Sequence[Event]]: ...
 
+    async def read(self, within_s: float) -> Sequence[Event] | None:
+        """All events that have come, as one batch; none (empty) after `within_s` seconds; None once it is closed.
+
+        Raises what ended the watch.
+        """
+
+    def take(self) -> Sequence[Event]:
+        """All events that have come, without waiting.  What is yielded then reaches up to `progress`.
+
+        Raises what ended the watch.
+        """
+
     @property
     def progress(self) -> Revision:
         """Every event of the prefix up to this revision has been yielded or waits in the next batch read.

@@ -44,7 +44,7 @@ class CoreWatch:
         self._core, self._prefix = core, prefix
         self._queue: deque[tuple[Event, ...]] = deque()
         self._queued = 0
-        self._wake = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
         self._progress = Revision(max(after, core.revision))
         self._error: StoreError | None = None
         self._closed = False
@@ -71,17 +71,45 @@ class CoreWatch:
         if self._queued > WATCH_BACKLOG:
             self.fail(WatcherTooSlow(f"a watcher of {self._prefix} is {self._queued} events behind"))
             self._core.forget(self)
-        self._wake.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     def fail(self, error: StoreError) -> None:
         """End the watch with an error."""
         self._error = error
         self._queue.clear()
-        self._wake.set()
+        self._wake()
 
     def pending(self) -> bool:
         """Whether events wait to be read."""
         return bool(self._queue)
+
+    def take(self) -> Sequence[Event]:
+        if self._error is not None:
+            raise self._error
+        events = [event for batch in self._queue for event in batch]
+        self._queue.clear()
+        self._queued = 0
+        return events
+
+    async def read(self, within_s: float) -> Sequence[Event] | None:
+        if not self._queue and self._error is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._reader = loop.create_future()
+            timer = loop.call_later(within_s, self._wake)
+            try:
+                await self._reader
+            finally:
+                timer.cancel()
+                self._reader = None
+        if self._queue:
+            return self.take()
+        if self._error is not None:
+            raise self._error
+        return None if self._closed else ()
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Event]]:
         while True:
@@ -93,13 +121,13 @@ class CoreWatch:
                 raise self._error
             if self._closed:
                 return
-            self._wake.clear()
-            await self._wake.wait()
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
 
     async def aclose(self) -> None:
         self._closed = True
         self._core.forget(self)
-        self._wake.set()
+        self._wake()
 
 
 class Core:

@@ -14,12 +14,13 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from svcplane.base.errors import StoreError
-from svcplane.store.contract import Event, KeyValue, Revision, Transaction
+from svcplane.store.contract import Event, KeyValue, PreconditionFailed, Revision, Transaction
 from svcplane.store.history import History
 from svcplane.store.memory import Core, CoreReads, Staged
 from svcplane.store.migrations import SCHEMA_VERSION, migrate
@@ -27,6 +28,10 @@ from svcplane.store.migrations import SCHEMA_VERSION, migrate
 DATABASE = "state.db"
 LOCK = "lock"
 PRUNE_EVERY = 5_000
+#: How far a restore leaves the revisions behind that clients may have seen: more than a lost database can have given.
+BUMP = 1_000_000_000
+#: The writer asks for the interpreter some ten times a commit; a busy loop would keep each waiting for Python's 5 ms.
+SWITCH_S = 0.0002
 
 
 Batch = list[tuple[Staged, "asyncio.Future[Revision]"]]
@@ -74,6 +79,8 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            raise StoreError(f"database {path}: {error}; look whether its disk is full or broken") from error
         raise StoreError(
             f"database {path} is corrupt or unreadable ({error}); restore a back-up with `svcplane store restore`"
         ) from error
@@ -107,6 +114,8 @@ class SqliteStore(CoreReads):
         self._stopping = False
         self._broken: StoreError | None = None
         self._since_prune = 0
+        self._last: asyncio.Future[Revision] | None = None
+        sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         self._thread = threading.Thread(target=self._write_forever, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -132,8 +141,17 @@ class SqliteStore(CoreReads):
     async def commit(self, transaction: Transaction) -> Revision:
         if self._broken is not None:
             raise self._broken
-        staged = self._core.stage(transaction)
+        try:
+            staged = self._core.stage(transaction)
+        except PreconditionFailed:
+            # what stands against it may not be on disk yet: nobody may see that, nor read the old state and try again
+            if self._last is not None:
+                await asyncio.wait((self._last,))
+            if self._broken is not None:
+                raise self._broken from None
+            raise
         done: asyncio.Future[Revision] = self._loop.create_future()
+        self._last = done
         with self._condition:
             self._queue.append((staged, done))
             self._condition.notify()
@@ -305,8 +323,38 @@ def backup(path: Path, target: Path) -> None:
     os.replace(partial, target)
 
 
+def _revision_of(path: Path) -> int:
+    """The newest revision of a database; 0 where there is none that can be read."""
+    if not path.exists():
+        return 0
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            return int(connection.execute("SELECT value FROM meta WHERE name='revision'").fetchone()[0])
+        finally:
+            connection.close()
+    except (sqlite3.Error, TypeError):
+        return 0
+
+
+def _begin_after(path: Path, revision: int) -> None:
+    """Number what comes next well after `revision`, and forget the history: who has read on from here lists again."""
+    with explained(path):
+        connection = sqlite3.connect(path)
+        try:
+            connection.execute("DELETE FROM event")
+            connection.execute("UPDATE meta SET value=? WHERE name IN ('revision', 'compacted')", (revision + BUMP,))
+            connection.commit()
+        finally:
+            connection.close()
+
+
 def restore(path: Path, source: Path) -> None:
-    """Put a checked back-up in the place of the data directory's database.  The old one is kept as `.old`."""
+    """Put a checked back-up in the place of the data directory's database.  The old one is kept as `.old`.
+
+    Revisions go on after those of the database that is replaced: a client that had seen newer ones than the back-up
+    holds would wait for them, and then take the changes up to them for known.
+    """
     problems = check(source)
     if problems:
         raise StoreError(f"back-up {source} is not usable: {problems[0]}")
@@ -317,6 +365,7 @@ def restore(path: Path, source: Path) -> None:
         fresh = target.with_name(target.name + ".restored")
         fresh.unlink(missing_ok=True)
         backup(source, fresh)
+        _begin_after(fresh, max(_revision_of(target), _revision_of(fresh)))
         for suffix in ("", "-wal", "-shm"):
             present = target.with_name(target.name + suffix)
             if present.exists():
