@@ -41,3 +41,36 @@ def parse(text: str) -> list[Entry]:
             )
         )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A tracked flow with its counters; bytes are None where the kernel does not count (nf_conntrack_acct 0)."""
+
+    protocol: str
+    entry: Entry
+    state: str  # of TCP: ESTABLISHED, TIME_WAIT, ...; else empty
+    sent: int | None  # bytes from the client
+    received: int | None
+
+    @property
+    def key(self) -> tuple[str, str, int, str, int]:
+        return self.protocol, self.entry.src, self.entry.sport, self.entry.dst, self.entry.dport
+
+
+_PROTOCOL = re.compile(r"\b(tcp|udp|sctp)\s+\d+")
+_STATE = re.compile(r"\b([A-Z][A-Z0-9_]+) src=")
+_BYTES = re.compile(r"bytes=(\d+)")
+
+
+def parse_counted(text: str) -> list[Counted]:
+    """Lines of `conntrack -L` or of `conntrack -E`; those without ports are passed over."""
+    found = []
+    for line in text.splitlines():
+        protocol, entries = _PROTOCOL.search(line), parse(line)
+        if protocol is None or not entries:
+            continue
+        state, counted = _STATE.search(line), _BYTES.findall(line)
+        sent, received = (int(counted[0]), int(counted[1])) if len(counted) == 2 else (None, None)
+        found.append(Counted(protocol[1], entries[0], state[1] if state else "", sent, received))
+    return found

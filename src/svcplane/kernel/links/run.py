@@ -31,11 +31,11 @@ def preflight() -> None:
     """Raise EnvironmentProblem unless namespaces can be made here."""
     if shutil.which("ip") is None:
         raise EnvironmentProblem("the program `ip` is missing: install iproute2")
-    if not _may_administer():
+    if not may_administer():
         raise EnvironmentProblem("network namespaces need root: run this as root (sudo)")
 
 
-def _may_administer() -> bool:
+def may_administer() -> bool:
     """CAP_NET_ADMIN and CAP_SYS_ADMIN in the current user namespace."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
@@ -68,9 +68,16 @@ def inside(namespace: str) -> Iterator[None]:
     if not namespace:
         yield
         return
+    with inside_path(path_of(namespace)):
+        yield
+
+
+@contextlib.contextmanager
+def inside_path(path: str) -> Iterator[None]:
+    """As `inside`, by the file that stands for the namespace (/proc/PID/ns/net too)."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        enter(path_of(namespace))
+        enter(path)
         try:
             yield
         finally:
@@ -110,7 +117,15 @@ def pids_in(namespace: str) -> list[int]:
 
 def _run(argv: Sequence[str], stdin: str = "") -> str:
     try:
-        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            argv,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=TOOL_TIMEOUT_S,
+            check=False,
+            start_new_session=True,  # a Ctrl-C is for us: it finishes what it began
+        )
     except FileNotFoundError as error:
         raise EnvironmentProblem(f"the program `{argv[0]}` is missing: install iproute2") from error
     except subprocess.TimeoutExpired as error:

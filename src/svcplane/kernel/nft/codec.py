@@ -12,6 +12,7 @@ from typing import assert_never
 from svcplane.base.net import Family
 from svcplane.kernel.nft import objects as o
 
+NLM_F_NONREC = 0x100  # of requests to delete
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_CREATE, NLM_F_APPEND = 0x1, 0x4, 0x300, 0x400, 0x800
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
@@ -237,6 +238,9 @@ def _set_flags(spec: o.Set) -> int:
     return flags
 
 
+_DORMANT = 1  # NFT_TABLE_F_DORMANT
+
+
 def encode_set(table: str, spec: o.Set, ident: int) -> bytes:
     payload = text(1, table) + text(2, spec.name) + be32(3, _set_flags(spec))
     payload += be32(4, _packed_type(spec.key)) + be32(5, spec.key_width)
@@ -268,8 +272,8 @@ def encode_change(table: o.TableName, change: o.Change, seq: int) -> Iterator[by
     match change:
         case o.AddTable(comment):
             yield one(NEWTABLE, NLM_F_CREATE, text(1, name) + (attr(6, user_comment(comment)) if comment else b""))
-        case o.DeleteTable():
-            yield one(DELTABLE, 0, text(1, name))
+        case o.DeleteTable(empty):
+            yield one(DELTABLE, NLM_F_NONREC if empty else 0, text(1, name))
         case o.AddChain(chain):
             yield one(NEWCHAIN, NLM_F_CREATE, _encode_chain(name, chain))
         case o.DeleteChain(chain_name):
@@ -365,6 +369,12 @@ def _read_verdict(raw: bytes) -> o.Verdict | None:
         return None
 
 
+def decode_table(raw: bytes) -> tuple[str, bool]:
+    """(table name, whether it is dormant)."""
+    found = attributes(raw)
+    return string(found[1]), bool(2 in found and number(found[2]) & _DORMANT)
+
+
 def decode_chain(raw: bytes) -> tuple[str, o.Chain]:
     """(table name, chain)."""
     found = attributes(raw)
@@ -374,7 +384,8 @@ def decode_chain(raw: bytes) -> tuple[str, o.Chain]:
     hook = attributes(found[4])
     kind = string(found.get(7, b""))
     known = next((type_ for type_ in o.ChainType if type_ == kind), None)
-    return string(found[1]), o.Chain(name, o.Hook(number(hook[1])), known, _signed(hook[2]))
+    drops = 5 in found and number(found[5]) == o.Code.DROP
+    return string(found[1]), o.Chain(name, o.Hook(number(hook[1])), known, _signed(hook[2]), drops)
 
 
 def _unpack_types(packed: int) -> tuple[o.DataType, ...]:

@@ -6,7 +6,7 @@ data, ENOENT for what is absent, EBUSY for a chain or set that is still referred
 
 import copy
 import errno
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from svcplane.kernel.nft.objects import (
@@ -41,13 +41,22 @@ class FakeNft:
     def __init__(self) -> None:
         self.content: dict[TableName, TableContent] = {}
         self._generation = 1
+        self._changed: dict[TableName, int] = {}
 
     async def generation(self) -> int:
         return self._generation
 
-    def touch(self) -> None:
-        """Count a change made behind our back."""
+    def touch(self, table: TableName | None = None) -> None:
+        """Count a change made behind our back, of this table or of any."""
         self._generation += 1
+        for name in self.content if table is None else (table,):
+            self._changed[name] = self._generation
+
+    async def listen(self) -> None:
+        return None
+
+    async def unchanged(self, table: TableName, since: int, until: int) -> bool:
+        return self._changed.get(table, 0) <= since
 
     async def commit(self, table: TableName, changes: tuple[Change, ...], generation: int | None = None) -> int:
         if generation is not None and generation != self._generation:
@@ -62,6 +71,7 @@ class FakeNft:
         else:
             self.content[table] = draft
         self._generation += 1
+        self._changed[table] = self._generation
         return self._generation
 
     async def read(self, table: TableName, *, elements: bool = True) -> TableContent | None:
@@ -73,6 +83,11 @@ class FakeNft:
     async def read_elements(self, table: TableName, set_: Set) -> Mapping[bytes, Element]:
         content = self.content.get(table)
         return dict(content.elements.get(set_.name, {})) if content else {}
+
+    async def listed(self, table: TableName) -> Mapping[str, Sequence[str]]:
+        """Chains without their rules' texts, which only the tool knows."""
+        content = self.content.get(table)
+        return dict.fromkeys(content.chains, ()) if content else {}
 
     async def tables(self) -> tuple[TableName, ...]:
         return tuple(self.content)
@@ -100,7 +115,9 @@ def _apply(content: TableContent | None, change: Change) -> TableContent | None:
     if content is None:
         raise _error(errno.ENOENT, f"{change!r}: no such table")
     match change:
-        case DeleteTable():
+        case DeleteTable(empty):
+            if empty and (content.chains or content.sets):
+                raise _error(errno.EBUSY, "table")
             return None
         case AddChain(chain):
             present = content.chains.setdefault(chain.name, chain)

@@ -71,6 +71,8 @@ class Interpreter:
 
     def run(self, hook: o.Hook, flow: Flow) -> list[End]:
         """The flow through all base chains of a hook by priority."""
+        if self._content.dormant:
+            return [End(flow, dropped=False, rejected=False, way=())]
         chains = [chain for chain in self._content.chains.values() if chain.hook is hook]
         ends = [End(flow, dropped=False, rejected=False, way=())]
         for chain in sorted(chains, key=lambda chain: chain.priority):
@@ -80,13 +82,14 @@ class Interpreter:
                     following.append(end)
                     continue
                 state = _State(_BLANK, end.flow, (*end.way, f"chain {chain.name}"))
-                following += [self._end(done) for done in self._chain(chain.name, state, 0)]
+                following += [self._end(done, chain) for done in self._chain(chain.name, state, 0)]
             ends = _unique(following)
         return ends
 
     @staticmethod
-    def _end(state: _State) -> End:
-        dropped = state.verdict is not None and state.verdict.code is o.Code.DROP
+    def _end(state: _State, chain: o.Chain) -> End:
+        fell_off = state.verdict is None and not state.finished and not state.rejected
+        dropped = chain.drops if fell_off else state.verdict is not None and state.verdict.code is o.Code.DROP
         return End(state.flow, dropped, state.rejected, state.way)
 
     def _chain(self, name: str, state: _State, depth: int) -> Iterator[_State]:

@@ -7,7 +7,7 @@ ports in network order, marks and numgen results in host order.
 Source: include/uapi/linux/netfilter/nf_tables.h.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Protocol
@@ -43,12 +43,16 @@ class ChainType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A base chain has a hook, type and priority; a regular one has none.  Policy is always accept."""
+    """A base chain has a hook, type and priority; a regular one has none.
+
+    `drops`: what falls off its end is dropped, which somebody else must have set, for ours accept.
+    """
 
     name: str
     hook: Hook | None = None
     type: ChainType | None = None
     priority: int = 0
+    drops: bool = False
 
 
 class DataType(IntEnum):
@@ -303,12 +307,16 @@ class Rule:
 
 @dataclass(slots=True)
 class TableContent:
-    """One table as read, or as wanted.  Elements by set name and key."""
+    """One table as read, or as wanted.  Elements by set name and key.
+
+    `dormant`: it is switched off, and no packet passes through it.
+    """
 
     chains: dict[str, Chain] = field(default_factory=dict)
     rules: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
     sets: dict[str, Set] = field(default_factory=dict)
     elements: dict[str, dict[bytes, Element]] = field(default_factory=dict)
+    dormant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +326,9 @@ class AddTable:
 
 @dataclass(frozen=True, slots=True)
 class DeleteTable:
-    """With everything in it."""
+    """With all that is in it; `empty`: refused where anything but what the transaction deletes is."""
+
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +408,12 @@ class Nft(Protocol):
     async def generation(self) -> int:
         """Grows with each commit of anybody to any table of this network namespace."""
 
+    async def listen(self) -> None:
+        """From now on remember what each generation changes.  Again: nothing."""
+
+    async def unchanged(self, table: TableName, since: int, until: int) -> bool:
+        """Whether it is known that no generation after `since`, up to `until`, changed the table."""
+
     async def commit(self, table: TableName, changes: tuple[Change, ...], generation: int | None = None) -> int:
         """All or nothing.  Returns the new generation.
 
@@ -409,6 +425,9 @@ class Nft(Protocol):
 
     async def read_elements(self, table: TableName, set_: Set) -> Mapping[bytes, Element]:
         """One set's elements."""
+
+    async def listed(self, table: TableName) -> Mapping[str, Sequence[str]]:
+        """The rules by chain, as text for people; nothing where there is no such table."""
 
     async def tables(self) -> tuple[TableName, ...]:
         """Tables of the IPv4 and IPv6 families."""

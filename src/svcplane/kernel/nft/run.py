@@ -9,10 +9,12 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from svcplane.base.errors import EnvironmentProblem
 from svcplane.kernel.nft import codec
+from svcplane.kernel.nft.events import NETLINK_NETFILTER, TableEvents
+from svcplane.kernel.nft.listing import listed
 from svcplane.kernel.nft.objects import (
     Change,
     Element,
@@ -24,10 +26,11 @@ from svcplane.kernel.nft.objects import (
     TableName,
 )
 
-NETLINK_NETFILTER = 12
 SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_CAP_ACK = 270, 11, 10
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 RECEIVE_BUFFER = 4 << 20
+#: An acknowledgement or the generation; memory for a dump would be mapped and given back each time.
+ANSWER_BUFFER = 64 << 10
 LARGE_BATCH = 256 << 10
 DUMP_TRIES = 20
 
@@ -50,6 +53,7 @@ class NftSocket:
         self._socket.settimeout(60)
         self._seq = 0
         self._lock = asyncio.Lock()
+        self._events: TableEvents | None = None
 
     def _force(self, forced: int, plain: int, size: int) -> None:
         try:
@@ -64,6 +68,21 @@ class NftSocket:
 
     async def close(self) -> None:
         self._socket.close()
+        if self._events is not None:
+            self._events.close()
+
+    # -- who changes what --------------------------------------------------------------------------------------
+
+    async def listen(self) -> None:
+        async with self._lock:
+            if self._events is None:
+                try:
+                    self._events = TableEvents(self._generation)
+                except OSError as error:
+                    raise EnvironmentProblem(f"nf_tables notifications: {error.strerror}") from error
+
+    async def unchanged(self, table: TableName, since: int, until: int) -> bool:
+        return self._events is not None and self._events.unchanged(table, since, until)
 
     # -- transactions ----------------------------------------------------------------------------------------
 
@@ -112,7 +131,7 @@ class NftSocket:
             ) from error
         last = max(where)
         while True:
-            for kind, _, seq, body in codec.messages(self._socket.recv(RECEIVE_BUFFER)):
+            for kind, _, seq, body in codec.messages(self._socket.recv(ANSWER_BUFFER)):
                 if kind != codec.NLMSG_ERROR:
                     continue
                 code = -struct.unpack_from("=i", body)[0]
@@ -126,7 +145,7 @@ class NftSocket:
         """Drop further errors of the same failed batch."""
         self._socket.setblocking(False)
         try:
-            while self._socket.recv(RECEIVE_BUFFER):
+            while self._socket.recv(ANSWER_BUFFER):
                 pass
         except BlockingIOError:
             pass
@@ -142,7 +161,7 @@ class NftSocket:
     def _generation(self) -> int:
         seq = self._next_seq()
         self._socket.send(codec.request(codec.GETGEN, 0, seq, None))
-        for kind, _, got, body in codec.messages(self._socket.recv(RECEIVE_BUFFER)):
+        for kind, _, got, body in codec.messages(self._socket.recv(ANSWER_BUFFER)):
             if got != seq:
                 continue
             if kind == codec.NLMSG_ERROR:
@@ -191,11 +210,10 @@ class NftSocket:
     def _read(self, table: TableName, elements: bool) -> TableContent | None:
         number = codec.NFPROTO[table.family]
         named = codec.text(1, table.name)
-        if not any(
-            codec.string(codec.attributes(body)[1]) == table.name for body in self._dump(codec.GETTABLE, number)
-        ):
+        there = dict(codec.decode_table(body) for body in self._dump(codec.GETTABLE, number))
+        if table.name not in there:
             return None
-        content = TableContent()
+        content = TableContent(dormant=there[table.name])
         for body in self._dump(codec.GETCHAIN, number):
             owner, chain = codec.decode_chain(body)
             if owner == table.name:
@@ -217,6 +235,9 @@ class NftSocket:
     async def read_elements(self, table: TableName, set_: Set) -> Mapping[bytes, Element]:
         async with self._lock:
             return await asyncio.to_thread(self._elements, table, set_)
+
+    async def listed(self, table: TableName) -> Mapping[str, Sequence[str]]:
+        return await listed(table)
 
     def _elements(self, table: TableName, spec: Set) -> dict[bytes, Element]:
         payload = codec.text(1, table.name) + codec.text(2, spec.name)

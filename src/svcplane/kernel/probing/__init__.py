@@ -1,0 +1,1 @@
+"""Real connections from the place a packet would come from: `text` reads /proc (PURE), `run` executes."""
