@@ -5,8 +5,7 @@ them on condition that they are absent, so that several API servers over one sto
 What is in use is followed by watch for choosing; the store's condition decides.
 """
 
-import asyncio
-import uuid
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -20,21 +19,12 @@ from svcplane.api.strategy import Tree
 from svcplane.api.validation.service import needs_health_check
 from svcplane.base.clock import SYSTEM_CLOCK, Clock, rfc3339
 from svcplane.base.net import canonical_ip
-from svcplane.base.tasks import cancel_and_wait
 from svcplane.server.allocators import AddressRange, PortRange
 from svcplane.server.families import settle_families, wanted_ips
+from svcplane.server.in_use import PORT_PREFIX, InUse, ip_key, ip_record, port_key, port_record
 from svcplane.store.contract import Delete, Put, Revision, Store, Unchanged
 
-PORT_PREFIX = "/registry/ranges/nodeports/"
-MANAGED_BY = "ipallocator.k8s.io"
-
-
-def port_key(port: int) -> str:
-    return f"{PORT_PREFIX}{port}"
-
-
-def ip_key(ip: str) -> str:
-    return IP_ADDRESSES.key("", ip)
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -44,37 +34,6 @@ class Allocated:
     operations: list[Put | Delete] = field(default_factory=list)
     preconditions: list[Unchanged] = field(default_factory=list)
     release: Callable[[], None] = lambda: None
-
-    @property
-    def keys(self) -> frozenset[str]:
-        return frozenset(condition.key for condition in self.preconditions)
-
-
-class InUse:
-    """Numbers in use, followed by watch, and those of commits under way."""
-
-    def __init__(self) -> None:
-        self.ips: set[str] = set()
-        self.ports: set[int] = set()
-        self.held: dict[str | int, int] = {}
-
-    def hold(self, number: str | int) -> None:
-        self.held[number] = self.held.get(number, 0) + 1
-
-    def let_go(self, numbers: Sequence[str | int]) -> None:
-        for number in numbers:
-            self.held[number] -= 1
-            if not self.held[number]:
-                del self.held[number]
-
-    def note(self, key: str, present: bool) -> None:
-        """A record came or went."""
-        if key.startswith(PORT_PREFIX):
-            port = int(key.removeprefix(PORT_PREFIX))
-            self.ports.add(port) if present else self.ports.discard(port)
-        else:
-            ip = key.removeprefix(IP_ADDRESSES.key_prefix())
-            self.ips.add(ip) if present else self.ips.discard(ip)
 
 
 class ServiceAllocation:
@@ -89,35 +48,25 @@ class ServiceAllocation:
         random: Random,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._store, self.ranges, self.ports = store, list(ranges), ports
+        self._store, self.ports = store, ports
         self._random, self._clock = random, clock
-        self._used = InUse()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._used = InUse(store, ranges, clock)
+
+    @property
+    def ranges(self) -> Sequence[AddressRange]:
+        """The server's own, then those of other ServiceCIDRs that are ready."""
+        return self._used.ranges
 
     @property
     def families(self) -> list[str]:
-        return list(dict.fromkeys(span.family.api_name for span in self.ranges))
+        return list(dict.fromkeys(span.family.api_name for span in self._used.own_ranges))
 
     async def start(self) -> None:
         """Load what is in use and follow it."""
-        for prefix in (PORT_PREFIX, IP_ADDRESSES.key_prefix()):
-            page = await self._store.list(prefix)
-            for item in page.items:
-                self._used.note(item.key, present=True)
-            task = asyncio.create_task(self._follow(prefix, page.revision), name=f"allocation {prefix}")
-            self._tasks.append(task)
+        await self._used.start()
 
     async def close(self) -> None:
-        await cancel_and_wait(*self._tasks)
-
-    async def _follow(self, prefix: str, revision: Revision) -> None:
-        watch = await self._store.watch(prefix, revision)
-        try:
-            async for events in watch:
-                for event in events:
-                    self._used.note(event.key, present=event.value is not None)
-        finally:
-            await watch.aclose()
+        await self._used.close()
 
     # -- what the registry calls -----------------------------------------------------------------------------------
 
@@ -240,9 +189,10 @@ class _Session:
             mine = (parent.get("namespace"), parent.get("name")) == (self._namespace, self._name)
         if mine:
             self._allocated.operations.append(Delete(key))
+            self._allocated.preconditions.append(Unchanged(key, item.revision))
 
     def _port_record(self) -> bytes:
-        return codec.encode({"service": f"{self._namespace}/{self._name}"})
+        return port_record(self._namespace, self._name)
 
     # -- cluster IPs ---------------------------------------------------------------------------------------------------
 
@@ -296,19 +246,8 @@ class _Session:
     def _take_ip(self, ip: str) -> None:
         self._parent.used.hold(ip)
         self._held.append(ip)
-        record = {
-            "metadata": {
-                "name": ip,
-                "uid": str(uuid.uuid4()),
-                "creationTimestamp": self._parent.now(),
-                "labels": {
-                    "ipaddress.kubernetes.io/ip-family": "IPv6" if ":" in ip else "IPv4",
-                    "ipaddress.kubernetes.io/managed-by": MANAGED_BY,
-                },
-            },
-            "spec": {"parentRef": {"resource": "services", "namespace": self._namespace, "name": self._name}},
-        }
-        self._allocated.operations.append(Put(ip_key(ip), codec.encode_stored(record)))
+        record = ip_record(ip, self._namespace, self._name, self._parent.now())
+        self._allocated.operations.append(Put(ip_key(ip), record))
         self._allocated.preconditions.append(Unchanged(ip_key(ip), Revision(0)))
 
     # -- node ports ------------------------------------------------------------------------------------------
@@ -352,13 +291,17 @@ class _Session:
             return
         given: dict[int, int] = {}
         ports = self._spec.get("ports", [])
+        explicit: dict[int, int] = {}
+        for port in ports:
+            if port.get("nodePort"):
+                explicit.setdefault(port["port"], port["nodePort"])
         for index, port in enumerate(ports):
             asked = port.get("nodePort", 0)
             if not asked and not self._allocates():
                 continue
             known = given.get(port["port"], 0)
             if not known:
-                asked = next((p["nodePort"] for p in ports if p["port"] == port["port"] and p.get("nodePort")), 0)
+                asked = explicit.get(port["port"], 0)
                 if asked:
                     if error := await self._ask_port(asked):
                         raise self._bad_port(index, asked, error)

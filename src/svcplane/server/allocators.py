@@ -5,7 +5,7 @@ Automatic numbers come from the dynamic band while it has room, then from the st
 """
 
 import ipaddress
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from random import Random
 
@@ -69,6 +69,17 @@ class PortRange:
 
 
 @dataclass(frozen=True, slots=True)
+class _Numbers:
+    """Used addresses, asked for by number."""
+
+    text: Callable[[int], str]
+    used: Container[str]
+
+    def __contains__(self, number: object) -> bool:
+        return isinstance(number, int) and self.text(number) in self.used
+
+
+@dataclass(frozen=True, slots=True)
 class AddressRange:
     """Cluster IPs of one CIDR: the network address (and IPv4 broadcast) are never given."""
 
@@ -117,13 +128,10 @@ class AddressRange:
         first, last = self._bounds
         band = static_band(self.network.num_addresses, 16, 16, 256)
 
-        class Numbers:
-            def __contains__(_, number: object) -> bool:  # noqa: N805
-                return self._text(int(str(number))) in used
-
+        numbers = _Numbers(self._text, used)
         # the band is counted from the network address, which is never given itself
         split = first + band - 1
-        found = pick(split, last, Numbers(), random)
+        found = pick(split, last, numbers, random)
         if found is None:
-            found = pick(first, split - 1, Numbers(), random)
+            found = pick(first, split - 1, numbers, random)
         return None if found is None else self._text(found)

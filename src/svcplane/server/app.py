@@ -4,10 +4,11 @@
 port is configured, `server.url` for others.
 """
 
+import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,17 +20,29 @@ from svcplane.api.strategies import STRATEGIES
 from svcplane.base.clock import SYSTEM_CLOCK, Clock
 from svcplane.base.errors import ConfigError
 from svcplane.base.net import join_host_port
+from svcplane.base.tasks import cancel_and_wait
 from svcplane.server.allocation import ServiceAllocation
 from svcplane.server.allocators import AddressRange, PortRange
 from svcplane.server.auth import MASTERS, Authorizer, parse_rules, parse_tokens
+from svcplane.server.binding import Binder
 from svcplane.server.bootstrap import Bootstrap
 from svcplane.server.certificates import Authority, server_context
+from svcplane.server.deleting import Deleter
+from svcplane.server.event_expiry import TTL_S as EVENT_TTL_S
+from svcplane.server.event_expiry import EventExpiry
+from svcplane.server.events import Events
 from svcplane.server.handler import ApiHandler
 from svcplane.server.http import HttpServer
-from svcplane.server.metrics import Metrics
+from svcplane.server.members import Members
+from svcplane.server.metrics import MeasuredStore, Metrics
+from svcplane.server.nodelogs import NodeLogs, node_context
+from svcplane.server.patching import Patcher
 from svcplane.server.reading import Reader
+from svcplane.server.repair import Repair
+from svcplane.server.reviews import Reviews
 from svcplane.server.writing import Writer
 from svcplane.store.contract import Store
+from svcplane.store.etcd import COMPACT_EVERY_S, EtcdAccess, EtcdStore
 from svcplane.store.sqlite import SqliteStore
 
 log = logging.getLogger(__name__)
@@ -38,7 +51,8 @@ audit_log = logging.getLogger("svcplane.audit")
 
 @dataclass(frozen=True, slots=True)
 class ApiServerConfig:
-    """`secure_port` None: no listener (in-process only); 0: any free port.  `data_dir` None needs a store."""
+    """`secure_port` None: no listener (in-process only); 0: any free port.  `data_dir` None needs a store.
+    With `etcd` objects are there and not in the data directory, which keeps the token and certificates."""
 
     data_dir: Path | None = None
     bind_address: str = "127.0.0.1"
@@ -52,6 +66,10 @@ class ApiServerConfig:
     tls_key_file: Path | None = None
     client_ca_file: Path | None = None
     max_in_flight: int = 400
+    event_ttl_s: float = EVENT_TTL_S
+    etcd: EtcdAccess | None = None
+    etcd_prefix: str = "/registry"
+    etcd_compact_s: float = COMPACT_EVERY_S
     audit: Callable[[str], None] | None = field(default=audit_log.info)
 
 
@@ -62,15 +80,32 @@ def _read(path: Path, flag: str) -> str:
         raise ConfigError(f"{flag} {path}: {error.strerror}") from error
 
 
+def _of_family(addresses: Sequence[str], example: str) -> list[str]:
+    return [address for address in addresses if (":" in address) == (":" in example)]
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"--data-dir {path}: {error.strerror}") from error
+
+
 class ApiServer:
     """See the module's text."""
 
     def __init__(self, config: ApiServerConfig, store: Store | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self.config, self._store, self._clock = config, store, clock
         self._owns_store = store is None
+        self.metrics = Metrics()
         self._allocation: ServiceAllocation | None = None
+        self._members: Members | None = None
+        self._repair: asyncio.Task[None] | None = None
+        self._event_expiry: asyncio.Task[None] | None = None
         self._http: HttpServer | None = None
         self._handler: ApiHandler | None = None
+        self._node_logs: NodeLogs | None = None
+        self._authority: Authority | None = None
         self.token = ""
         self.ca_file: Path | None = None
 
@@ -92,11 +127,15 @@ class ApiServer:
         assert self._handler is not None, "the server has not been started"
         return self._handler
 
-    @property
-    def handler(self) -> ApiHandler:
-        """The handler itself, for hooks such as `pod_logs`."""
+    def mount(self, prefix: str, handler: Handler) -> None:
+        """Let `handler` answer paths that begin with `prefix` (`/console`); it decides who may ask."""
         assert self._handler is not None, "the server has not been started"
-        return self._handler
+        self._handler.mounted[prefix] = handler
+
+    @property
+    def authority(self) -> Authority | None:
+        """The cluster's authority; None where the certificates are not the server's own."""
+        return self._authority
 
     @property
     def port(self) -> int:
@@ -119,21 +158,25 @@ class ApiServer:
             else ()
         )
         if self._store is None:
-            if config.data_dir is None:
-                raise ConfigError("--data-dir is needed")
-            self._store = await SqliteStore.open(config.data_dir)
+            self._store = await self._open_store()
+        store = MeasuredStore(self._store, self.metrics)
         tokens = self._tokens()
         fresh = await self._store.revision() == 1
-        chooser = random.SystemRandom()
-        self._allocation = ServiceAllocation(self._store, ranges, ports, random=chooser, clock=self._clock)
+        chooser = random.Random(secrets.randbits(256))
+        self._allocation = ServiceAllocation(store, ranges, ports, random=chooser, clock=self._clock)
         await self._allocation.start()
-        reader = Reader(self._store, STRATEGIES, self._clock)
-        writer = Writer(self._store, STRATEGIES, self._allocation, clock=self._clock, random=chooser)
+        reader = Reader(store, STRATEGIES, self._clock)
+        deleter = Deleter(store, STRATEGIES, self._allocation, clock=self._clock)
+        writer = Writer(store, STRATEGIES, self._allocation, deleter, clock=self._clock, random=chooser)
         self._handler = ApiHandler(
             reader,
             writer,
+            Patcher(store, writer),
+            deleter,
+            Binder(store, self._clock),
             authorizer,
-            Metrics(),
+            Reviews(authorizer, tokens),
+            self.metrics,
             address=config.bind_address,
             audit=config.audit,
             max_in_flight=config.max_in_flight,
@@ -142,12 +185,39 @@ class ApiServer:
             await self._listen(tokens, ranges[0].first)
         advertise = config.advertise_address or self._advertised()
         port = self.port or 6443
-        await Bootstrap(self._handler).run(list(config.service_cidrs), ranges[0].first, advertise, port)
+        bootstrap = Bootstrap(self._handler)
+        service_ip = ranges[0].first
+        await bootstrap.run(list(config.service_cidrs), service_ip, port)
+        self._members = Members(
+            self._store,
+            advertise,
+            lambda addresses: bootstrap.keep(service_ip, _of_family(addresses, advertise), port),
+            self._clock,
+            alone=config.etcd is None,
+        )
+        await self._members.join()
+        repair = Repair(self._store, self._allocation, Events(self._handler, self._clock), self._clock)
+        self._repair = asyncio.create_task(repair.run(), name="repair")
+        if config.event_ttl_s:
+            expiry = EventExpiry(self._store, self._clock, config.event_ttl_s)
+            self._event_expiry = asyncio.create_task(expiry.run(), name="expiry of Events")
         if fresh:
             # what the cluster began with is no history that anybody could resume from
             await self._store.compact(await self._store.revision())
         if config.data_dir is not None and self._http is not None:
             self._write_kubeconfig(config.data_dir)
+
+    async def _open_store(self) -> Store:
+        config = self.config
+        if config.etcd is not None:
+            if config.data_dir is not None:
+                _make_directory(config.data_dir)
+            return await EtcdStore.open(
+                config.etcd, prefix=config.etcd_prefix, clock=self._clock, compact_every_s=config.etcd_compact_s
+            )
+        if config.data_dir is None:
+            raise ConfigError("--data-dir is needed")
+        return await SqliteStore.open(config.data_dir)
 
     def _advertised(self) -> str:
         bind = self.config.bind_address
@@ -178,13 +248,16 @@ class ApiServer:
         if cert is None or key is None:
             if config.data_dir is None:
                 raise ConfigError("--data-dir is needed for the server's own certificate")
-            authority = Authority(config.data_dir / "pki")
+            authority = self._authority = Authority(config.data_dir / "pki")
             hosts = ["localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", service_ip]
             hosts += [
                 host for host in (config.bind_address, config.advertise_address) if host not in ("", "0.0.0.0", "::")
             ]
-            authority.serving(hosts)
-            cert, key, self.ca_file = authority.cert_path, authority.key_path, authority.ca_path
+            cert, key = authority.apiserver(hosts)
+            self.ca_file = authority.ca_path
+            assert self._handler is not None
+            self._node_logs = self._handler.pod_logs = NodeLogs(self._handler, node_context(authority))
+            self._handler.node_proxy = self._node_logs.proxy
         context = server_context(cert, key, config.client_ca_file)
         assert self._handler is not None
         self._http = HttpServer(self._handler, tokens)
@@ -219,8 +292,14 @@ class ApiServer:
         partial.replace(path)
 
     async def close(self) -> None:
+        if self._node_logs is not None:
+            await self._node_logs.close()
         if self._http is not None:
             await self._http.stop()
+        await cancel_and_wait(self._repair)
+        await cancel_and_wait(self._event_expiry)
+        if self._members is not None:
+            await self._members.leave()
         if self._allocation is not None:
             await self._allocation.close()
         if self._store is not None and self._owns_store:

@@ -85,20 +85,29 @@ def parse_rules(text: str, source: str) -> tuple[Rule, ...]:
         role = rule.get("role")
         if role not in (None, "admin", "read-only"):
             raise ConfigError(f"{place}.role: must be admin or read-only, not {role!r}")
-        verbs = ["*"] if role == "admin" else list(READ_VERBS) if role else rule.get("verbs", [])
-        subjects = {f"user:{name}" for name in rule.get("users", [])}
-        subjects |= {f"group:{name}" for name in rule.get("groups", [])}
+        named = {field: _names(rule, field, place) for field in sorted(set(rule) - {"role"})}
+        verbs = ["*"] if role == "admin" else list(READ_VERBS) if role else named.get("verbs", [])
+        subjects = {f"user:{name}" for name in named.get("users", ())}
+        subjects |= {f"group:{name}" for name in named.get("groups", ())}
         if not subjects or not verbs:
             raise ConfigError(f"{place}: needs users or groups, and a role or verbs")
         found.append(
             Rule(
                 frozenset(subjects),
                 frozenset(verbs),
-                frozenset(rule.get("resources", ["*"])),
-                frozenset(rule.get("namespaces", [])),
+                frozenset(named.get("resources", ["*"])),
+                frozenset(named.get("namespaces", ())),
             )
         )
     return tuple(found)
+
+
+def _names(rule: Mapping[str, object], field: str, place: str) -> list[str]:
+    """A list with something in it: an empty one, where all is meant by leaving it out, would allow too much."""
+    value = rule[field]
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
+        raise ConfigError(f"{place}.{field}: must be a list of names, with at least one")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,13 @@ class Authorizer:
         if MASTERS in user.groups:
             return True
         return any(rule.allows(user, verb, resource, namespace) for rule in self.rules)
+
+    def rules_for(self, user: User, namespace: str) -> list[Rule]:
+        """Those that let the user do something in a namespace."""
+        who = {f"user:{user.name}", *(f"group:{group}" for group in user.groups)}
+        return [
+            rule for rule in self.rules if who & rule.subjects and (not rule.namespaces or namespace in rule.namespaces)
+        ]
 
     def allows_path(self, user: User | None, method: str, path: str) -> bool:
         """Paths that are no objects: health for all, discovery for whoever is known, metrics for whoever may get

@@ -7,11 +7,11 @@ import functools
 from typing import Any
 
 from svcplane import __version__
-from svcplane.api.resources import RESOURCES, Resource
-from svcplane.api.schema import Field, Type, fields_of, type_names
+from svcplane.api.resources import RESOURCES, REVIEWS, Resource
+from svcplane.api.schema import Field, Type, description, fields_of, type_names
 
 GROUPS: dict[str, list[Resource]] = {}
-for _row in RESOURCES:
+for _row in (*RESOURCES, *REVIEWS):
     GROUPS.setdefault(_row.group, []).append(_row)
 
 
@@ -62,8 +62,12 @@ def _entry(row: Resource) -> dict[str, Any]:
     return entry
 
 
+def _kind(row: Resource, subresource: str) -> str:
+    return "Binding" if subresource == "binding" else row.kind
+
+
 def _verbs(subresource: str) -> list[str]:
-    return {"log": ["get"], "finalize": ["update"]}.get(subresource, ["get", "patch", "update"])
+    return {"binding": ["create"], "log": ["get"], "finalize": ["update"]}.get(subresource, ["get", "patch", "update"])
 
 
 def api_resources(group: str) -> dict[str, Any] | None:
@@ -77,7 +81,7 @@ def api_resources(group: str) -> dict[str, Any] | None:
                 "name": f"{row.plural}/{sub}",
                 "singularName": "",
                 "namespaced": row.namespaced,
-                "kind": row.kind,
+                "kind": _kind(row, sub),
                 "verbs": _verbs(sub),
             }
             for sub in row.subresources
@@ -106,7 +110,7 @@ def aggregated(legacy: bool, form_version: str) -> dict[str, Any]:
                 "subresources": [
                     {
                         "subresource": sub,
-                        "responseKind": {"group": row.group, "version": row.version, "kind": row.kind},
+                        "responseKind": {"group": row.group, "version": row.version, "kind": _kind(row, sub)},
                         "verbs": _verbs(sub),
                     }
                     for sub in row.subresources
@@ -129,6 +133,7 @@ def aggregated(legacy: bool, form_version: str) -> dict[str, Any]:
 _SCALAR: dict[str, dict[str, Any]] = {
     "string": {"type": "string"},
     "int": {"type": "integer", "format": "int32"},
+    "long": {"type": "integer", "format": "int64"},
     "bool": {"type": "boolean"},
     "float": {"type": "number", "format": "double"},
     "time": {"type": "string", "format": "date-time"},
@@ -149,7 +154,7 @@ def _schema(type_: Type, base: str) -> dict[str, Any]:
     return dict(_SCALAR[type_.name])
 
 
-_BY_KIND = {row.kind: row for row in RESOURCES}
+_BY_KIND = {row.kind: row for row in (*RESOURCES, *REVIEWS)}
 
 
 def definition(name: str) -> str:
@@ -166,7 +171,6 @@ def _property(field: Field, base: str) -> dict[str, Any]:
     found = _schema(field.type, base)
     if "$ref" in found and "components" in base:
         found = {"allOf": [found], "default": {}}
-    found["description"] = f"The field {field.name}."
     if field.list_keys:
         found |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(field.list_keys)}
     elif field.is_set:
@@ -187,9 +191,12 @@ def definitions(base: str) -> dict[str, Any]:
     for name in type_names():
         fields = fields_of(name)
         schema: dict[str, Any] = {
-            "description": f"{name} of Kubernetes.",
+            "description": description(name),
             "type": "object",
-            "properties": {field.name: _property(field, base) for field in fields.values()},
+            "properties": {
+                field.name: {"description": description(name, field.name), **_property(field, base)}
+                for field in fields.values()
+            },
         }
         required = [field.name for field in fields.values() if field.required]
         if required:
@@ -219,7 +226,10 @@ def _paths(rows: list[Resource]) -> dict[str, Any]:
                     "operationId": f"{verb}{row.kind}",
                     "x-kubernetes-group-version-kind": kind,
                     "x-kubernetes-action": verb,
-                    "parameters": [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}],
+                    "parameters": [
+                        {"name": name, "in": "query", "schema": {"type": "string"}}
+                        for name in (() if verb == "get" else ("dryRun", "fieldManager", "fieldValidation"))
+                    ],
                     "responses": {"200": {"description": "OK"}},
                 }
                 for verb in verbs
@@ -228,14 +238,15 @@ def _paths(rows: list[Resource]) -> dict[str, Any]:
 
 
 def openapi_v3_index() -> dict[str, Any]:
-    places = ["api/v1" if not name else f"apis/{name}/v1" for name in GROUPS]
+    places = ["api/v1" if not name else f"apis/{name}/v1" for name in dict.fromkeys(r.group for r in RESOURCES)]
     return {"paths": {place: {"serverRelativeURL": f"/openapi/v3/{place}?hash={__version__}"} for place in places}}
 
 
 @functools.cache
 def openapi_v3(place: str) -> dict[str, Any] | None:
     for name, rows in GROUPS.items():
-        if place == ("api/v1" if not name else f"apis/{name}/v1"):
+        rows = [row for row in rows if row in RESOURCES]
+        if rows and place == ("api/v1" if not name else f"apis/{name}/v1"):
             schemas = definitions("#/components/schemas/")
             return {"openapi": "3.0.0", "info": _INFO, "paths": _paths(rows), "components": {"schemas": schemas}}
     return None

@@ -2,26 +2,36 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 from svcplane.api import codec
 from svcplane.api import status as st
-from svcplane.api.http import Request, Response, User
+from svcplane.api.http import Closing, Handler, Request, Response, User
 from svcplane.api.resources import ENDPOINTS
 from svcplane.api.strategies.endpoints import DEPRECATED
 from svcplane.base.errors import StoreError
-from svcplane.server import discovery
+from svcplane.base.metrics import CONTENT_TYPE
+from svcplane.server import discovery, openapi_protobuf
 from svcplane.server.auth import Authorizer
-from svcplane.server.metrics import Metrics
+from svcplane.server.binding import Binder
+from svcplane.server.deleting import Deleter
+from svcplane.server.impersonation import acting
+from svcplane.server.metrics import Asked, Metrics
+from svcplane.server.metrics import asked as measured
 from svcplane.server.negotiation import YAML, Wanted, accept
-from svcplane.server.options import DeleteOptions, delete_options
+from svcplane.server.options import DeleteOptions, delete_options, flag
+from svcplane.server.patching import Patcher
 from svcplane.server.reading import Reader
+from svcplane.server.reviews import Reviews
+from svcplane.server.reviews import find as find_review
 from svcplane.server.routes import MethodNotAllowed, Route, route
-from svcplane.server.writing import Writer, Written
+from svcplane.server.writing import Writer
+from svcplane.server.written import Written
 
 log = logging.getLogger(__name__)
 JSON = {"Content-Type": "application/json"}
 LogSource = Callable[[str, str, Request], Awaitable[Response]]
+NodeSource = Callable[[str, Request], Awaitable[Response]]
 ROOT_PATHS = [
     *(
         "/api",
@@ -40,13 +50,20 @@ WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
 class ApiHandler:
-    """Callable as `api.http.Handler`."""
+    """Callable as `api.http.Handler`.
+
+    `mounted`: first part of a path -> who answers there, and decides who may ask.
+    """
 
     def __init__(
         self,
         reader: Reader,
         writer: Writer,
+        patcher: Patcher,
+        deleter: Deleter,
+        binder: Binder,
         authorizer: Authorizer,
+        reviews: Reviews,
         metrics: Metrics,
         *,
         address: str,
@@ -54,54 +71,75 @@ class ApiHandler:
         max_in_flight: int = 400,
         max_watches: int = 10_000,
     ) -> None:
-        self._reader, self._writer, self._authorizer, self._metrics = reader, writer, authorizer, metrics
+        self._reader, self._authorizer, self._metrics = reader, authorizer, metrics
+        self._reviews = reviews
+        self._writer, self._patcher, self._deleter, self._binder = writer, patcher, deleter, binder
         self._address, self._audit = address, audit
         self._max_in_flight, self._max_watches = max_in_flight, max_watches
-        self._in_flight = self._watches = 0
+        self._in_flight = self._writing = self._watches = 0
+        metrics.in_flight.labels("mutating").set_function(lambda: self._writing)
+        metrics.in_flight.labels("readOnly").set_function(lambda: self._in_flight - self._writing)
         self.pod_logs: LogSource | None = None
-        self.ready = True
+        self.node_proxy: NodeSource | None = None
+        self.mounted: dict[str, Handler] = {}
+        self._writable = True
 
     async def __call__(self, request: Request) -> Response:
         """Never raises but by cancellation."""
         started = time.monotonic()
-        verb, resource = request.method, ""
+        verb, resource, asking, about = request.method, "", request.user, Asked(request.method)
         try:
-            found = self._route(request)
-            if isinstance(found, Route):
+            other = self.mounted.get("/" + request.path.split("/", 2)[1])
+            if other is not None:
+                return await other(request)
+            request = acting(request, self._authorizer)
+            asked = find_review(request.path)
+            found = self._route(request) if asked is None else None
+            if asked is not None:
+                verb, resource = "create", asked[0].plural
+                about = measured(verb, asked[0])
+                response = Response(201, codec.encode(self._reviews.answer(*asked, request)), dict(JSON))
+            elif isinstance(found, Route):
                 verb, resource = found.verb, found.resource.plural
+                about = measured(verb, found.resource, found.subresource, name=found.name, namespace=found.namespace)
                 response = await self._object(found, request)
             else:
-                response = self._path(request)
+                response = await self._path(request)
         except st.StatusError as error:
             response = Response(error.code, codec.encode(error.body()), {**JSON, **error.headers})
         except StoreError as error:
-            self.ready = False  # until a write succeeds again
+            if verb in WRITES:
+                self._writable = False  # until a write succeeds again
             log.error("the store failed: path=%s error=%s", request.path, error)
             response = _failure(st.StatusError(503, "ServiceUnavailable", str(error)))
+        except RecursionError:
+            response = _failure(st.bad_request("the request is nested too deeply"))
         except Exception as error:
             log.exception("request failed: method=%s path=%s", request.method, request.path)
             response = _failure(st.internal_error(f"{type(error).__name__}: {error}"))
         if resource == ENDPOINTS.plural and DEPRECATED not in response.warnings:
             response.warnings = (DEPRECATED, *response.warnings)
-        self._metrics.request(verb, resource, response.status, time.monotonic() - started)
+        self._metrics.request(about, response.status, time.monotonic() - started)
         if verb in WRITES and self._audit is not None:
-            who = request.user.name if request.user else "system:anonymous"
-            self._audit(f"user={who} verb={verb} path={request.path} status={response.status} from={request.remote}")
+            who = _in_one_line(_name(asking))
+            if request.user is not asking:
+                who += f" as={_in_one_line(_name(request.user))}"
+            path = _in_one_line(request.path)
+            self._audit(f"user={who} verb={verb} path={path} status={response.status} from={request.remote}")
         return response
 
     def _route(self, request: Request) -> Route | None:
         path = request.path
         if not path.startswith(("/api/", "/apis/")):
             return None
-        watch = request.param("watch").lower() in ("true", "1")
+        watch = bool(flag(request, "watch"))
         found = route(request.method, path, watch=watch)
         if isinstance(found, Route):
             return found
         if request.user is None:
             raise st.unauthorized()
         if isinstance(found, MethodNotAllowed):
-            text = "the server does not allow this method on the requested resource"
-            raise st.StatusError(405, "MethodNotAllowed", text, {})
+            raise _method_not_allowed()
         return None
 
     # -- objects -----------------------------------------------------------------------------------------------------
@@ -112,16 +150,18 @@ class ApiHandler:
             raise st.unauthorized()
         self._authorize(found, user)
         if found.verb == "watch":
-            return self._counted_watch(await self._read(found, request))
+            return await self._watch(found, request)
         if self._in_flight >= self._max_in_flight:
+            self._metrics.refused.inc()
             raise st.too_many_requests("too many requests in flight, please try again later", 1)
         self._in_flight += 1
+        writes = found.verb in WRITES
+        self._writing += writes
         try:
-            if found.verb in WRITES:
-                return await self._write(found, request)
-            return await self._read(found, request)
+            return await (self._write(found, request) if writes else self._read(found, request))
         finally:
             self._in_flight -= 1
+            self._writing -= writes
 
     def _authorize(self, found: Route, user: User) -> None:
         resource = found.resource.plural + (f"/{found.subresource}" if found.subresource else "")
@@ -138,6 +178,10 @@ class ApiHandler:
             if self.pod_logs is None:
                 raise st.StatusError(503, "ServiceUnavailable", "no node agent serves logs")
             return await self.pod_logs(found.namespace, found.name, request)
+        if found.subresource == "proxy":
+            if self.node_proxy is None:
+                raise st.StatusError(503, "ServiceUnavailable", "no node agent can be asked")
+            return await self.node_proxy(found.name, request)
         wanted = accept(request.headers.get("accept", ""))
         reads = {"get": self._reader.get, "list": self._reader.list, "watch": self._reader.watch}
         response = await reads[found.verb](found, request, wanted)
@@ -150,13 +194,13 @@ class ApiHandler:
             response = await self._delete_collection(found, request, wanted)
         else:
             verbs = {
-                "create": self._writer.create,
+                "create": self._binder.bind if found.subresource == "binding" else self._writer.create,
                 "update": self._writer.update,
-                "patch": self._writer.patch,
-                "delete": self._writer.delete,
+                "patch": self._patcher.patch,
+                "delete": self._deleter.delete,
             }
             written = await verbs[found.verb](found, request)
-            self.ready = True
+            self._writable = True
             response = Response(written.status, self._body(found, written, request, wanted), dict(JSON))
             response.warnings = tuple(written.warnings)
         return _as_yaml(response) if wanted.media_type == YAML else response
@@ -172,7 +216,7 @@ class ApiHandler:
         for obj in objects:
             one = Route("delete", found.resource, found.namespace, obj["metadata"]["name"])
             try:
-                await self._writer.delete_object(one, options)
+                await self._deleter.delete_object(one, options)
             except st.StatusError as error:
                 if error.code != 404:
                     raise
@@ -182,53 +226,55 @@ class ApiHandler:
         body = {**head, "metadata": {"resourceVersion": str(page.revision)}, "items": objects}
         return Response(200, codec.encode(body), dict(JSON))
 
-    def _counted_watch(self, response: Response) -> Response:
-        stream = response.stream
-        if stream is None:
-            return response
+    async def _watch(self, found: Route, request: Request) -> Response:
         if self._watches >= self._max_watches:
             raise st.too_many_requests("too many open watches, please try again later", 1)
         self._watches += 1
-        self._metrics.watches.set(self._watches)
-
-        async def counted() -> AsyncIterator[bytes]:
-            try:
-                async for chunk in stream:
-                    yield chunk
-            finally:
+        response = None
+        try:
+            response = await self._read(found, request)
+        finally:
+            if response is None or response.stream is None:
                 self._watches -= 1
-                self._metrics.watches.set(self._watches)
-                await stream.aclose()  # type: ignore[attr-defined]
-
-        response.stream = counted()
+        if response.stream is not None:
+            counted = self._metrics.counted(found.resource, response.stream)
+            response.stream = Closing(counted, self._watch_closed)
+        self._metrics.watches.set(self._watches)
         return response
+
+    async def _watch_closed(self) -> None:
+        self._watches -= 1
+        self._metrics.watches.set(self._watches)
 
     # -- other paths ---------------------------------------------------------------------------------------------------
 
-    def _path(self, request: Request) -> Response:
+    async def _path(self, request: Request) -> Response:
         path = request.path.rstrip("/") or "/"
         if not self._authorizer.allows_path(request.user, request.method, path):
             if request.user is None:
                 raise st.unauthorized()
             raise st.StatusError(403, "Forbidden", f'User "{request.user.name}" cannot {request.method} path "{path}"')
-        if request.method not in ("GET", "HEAD"):
-            return self._no_document(path)
         if path.split("/")[1] in ("healthz", "livez", "readyz"):
-            return self._health(request, path.split("/")[1])
+            return await self._health(request, path.split("/")[1])
+        if request.method not in ("GET", "HEAD"):
+            if self._document(path, request) is not None:
+                raise _method_not_allowed()
+            return self._no_document(path)
         if path == "/metrics":
-            return Response(200, self._metrics.render(), {"Content-Type": "text/plain; version=0.0.4"})
+            return Response(200, await self._metrics.render(), {"Content-Type": CONTENT_TYPE})
         if path == "/":
             return Response(200, codec.encode({"paths": ROOT_PATHS}), dict(JSON))
         return self._document(path, request) or self._no_document(path)
 
     @staticmethod
     def _no_document(path: str) -> Response:
-        if path.startswith(("/api/", "/apis/")):
+        parts = path.strip("/").split("/")
+        if parts[0] == "api" or (parts[0] == "apis" and parts[1:2] and parts[1] in discovery.GROUPS):
             raise st.StatusError(404, "NotFound", "the server could not find the requested resource", {})
         return Response(404, b"404 page not found\n", {"Content-Type": "text/plain; charset=utf-8"})
 
-    def _health(self, request: Request, name: str) -> Response:
-        ok = self.ready or name == "livez"
+    async def _health(self, request: Request, name: str) -> Response:
+        ok = name == "livez" or (self._writable and await self._reader.reachable())
         verbose = any(key == "verbose" for key, _ in request.query)
         lines = f"[+]ping ok\n[{'+' if ok else '-'}]store {'ok' if ok else 'failed'}\n"
         text = lines + f"{name} check {'passed' if ok else 'failed'}\n" if verbose or not ok else "ok"
@@ -257,6 +303,8 @@ class ApiHandler:
                 body = discovery.api_resources(group)
             case ["version"]:
                 body = discovery.version()
+            case ["openapi", "v2"] if openapi_protobuf.ACCEPTED in request.headers.get("accept", ""):
+                return Response(200, openapi_protobuf.openapi_v2(), {"Content-Type": openapi_protobuf.MEDIA_TYPE})
             case ["openapi", "v2"]:
                 body = discovery.openapi_v2()
             case ["openapi", "v3"]:
@@ -264,6 +312,20 @@ class ApiHandler:
             case ["openapi", "v3", *rest]:
                 body = discovery.openapi_v3("/".join(rest))
         return None if body is None else Response(200, codec.encode(body), headers)
+
+
+def _method_not_allowed() -> st.StatusError:
+    text = "the server does not allow this method on the requested resource"
+    return st.StatusError(405, "MethodNotAllowed", text, {})
+
+
+def _name(user: User | None) -> str:
+    return user.name if user else "system:anonymous"
+
+
+def _in_one_line(text: str) -> str:
+    """What a client chose, so that it cannot look like another field or another line."""
+    return "".join(c if c.isprintable() and c != " " else f"%{ord(c):02x}" for c in text)
 
 
 def _failure(error: st.StatusError) -> Response:

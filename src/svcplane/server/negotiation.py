@@ -59,3 +59,8 @@ def body_type(header: str) -> str:
         "the body of the request was in an unknown format - accepted media types include: "
         "application/json, application/yaml, application/vnd.kubernetes.protobuf",
     )
+
+
+def not_in_form(form: str, why: str) -> StatusError:
+    """406: what was asked for does not come in the form that is accepted."""
+    return StatusError(406, "NotAcceptable", f"you requested {form}, but the requested object {why}", {})

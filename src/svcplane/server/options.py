@@ -1,5 +1,6 @@
 """Options of requests, read and checked.  Pure.  Source: metav1 CreateOptions, ListOptions, DeleteOptions, ..."""
 
+import re
 from dataclasses import dataclass
 
 import msgspec
@@ -17,8 +18,27 @@ def _refuse(kind: str, errors: list[f.FieldError]) -> None:
         raise invalid(kind, "", errors, MEDIA)
 
 
-def _flag(text: str) -> bool:
-    return text.lower() in ("true", "1", "t", "")
+def flag(request: Request, name: str) -> bool | None:
+    """A parameter that is there or not: anything but `false` and `0` is yes; None where it is not given."""
+    given = next((value for key, value in request.query if key == name), None)
+    return None if given is None else given.lower() not in ("false", "0")
+
+
+def checked_version(text: str) -> str:
+    """A resourceVersion.  Upstream takes a bad one for a fault of its own, and answers 500."""
+    if text and not (text.isascii() and text.isdigit()):
+        why = f"strconv.ParseUint: parsing {f.quoted(text)}: invalid syntax"
+        raise StatusError(500, "", str(f.invalid("resourceVersion", text, why)))
+    return text
+
+
+def included(request: Request) -> str:
+    """How much of each object the rows of a table carry: Metadata, Object or None.  Raises StatusError 422."""
+    include = request.param("includeObject") or "Metadata"
+    if include not in ("Metadata", "Object", "None"):
+        detail = "must be 'Metadata', 'Object', 'None', or empty"
+        _refuse("TableOptions", [f.invalid("includeObject", include, detail)])
+    return include
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +72,18 @@ def write_options(request: Request, kind: str) -> WriteOptions:
     manager = request.param("fieldManager")
     if len(manager) > 128:
         errors.append(f.too_long("fieldManager", 128))
+    for at, char in enumerate(manager):
+        if not char.isprintable():
+            detail = f"invalid character U+{ord(char):04X} (at position {len(manager[:at].encode())})"
+            errors.append(f.invalid("fieldManager", manager, detail))
     is_apply = request.headers.get("content-type", "").startswith("application/apply-patch")
     if kind == "PatchOptions" and is_apply and not manager:
         errors.append(f.required("fieldManager", "is required for apply patch"))
-    if kind == "PatchOptions" and not is_apply and request.param("force"):
+    force = flag(request, "force")
+    if kind == "PatchOptions" and not is_apply and force is not None:
         errors.append(f.forbidden("force", "may not be specified for non-apply patch"))
     _refuse(kind, errors)
-    force = bool(request.param("force")) and _flag(request.param("force"))
-    return WriteOptions(bool(dry_run), validation, manager_name(request), force)
+    return WriteOptions(bool(dry_run), validation, manager_name(request), bool(force))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,34 +102,30 @@ class ListOptions:
 
 
 def list_options(request: Request, *, watch: bool) -> ListOptions:
-    limit = request.param("limit") or "0"
-    if not limit.lstrip("-").isdigit():
-        raise bad_request(f'strconv.ParseInt: parsing "{limit}": invalid syntax')
-    timeout = request.param("timeoutSeconds")
-    if timeout and not timeout.isdigit():
-        raise bad_request(f'strconv.ParseInt: parsing "{timeout}": invalid syntax')
-    initial = request.param("sendInitialEvents")
+    limit, timeout = _number(request, "limit"), _number(request, "timeoutSeconds")
     options = ListOptions(
         request.param("labelSelector"),
         request.param("fieldSelector"),
-        max(0, int(limit)),
+        max(0, limit or 0),
         request.param("continue"),
         request.param("resourceVersion"),
         request.param("resourceVersionMatch"),
-        float(timeout) if timeout else None,
-        bool(request.param("allowWatchBookmarks")) and _flag(request.param("allowWatchBookmarks")),
-        _flag(initial) if initial else None,
+        None if timeout is None else float(timeout),
+        bool(flag(request, "allowWatchBookmarks")),
+        flag(request, "sendInitialEvents"),
     )
     _refuse("ListOptions", _list_faults(options, watch))
-    version = options.resource_version
-    if version and not version.isdigit():
-        path = "resourceVersion"
-        raise (
-            bad_request(f'Invalid value: "{version}": strconv.ParseUint: parsing "{version}": invalid syntax')
-            if watch
-            else invalid("", "", [f.invalid(path, version, f'strconv.ParseUint: parsing "{version}": invalid syntax')])
-        )
+    checked_version(options.resource_version)
     return options
+
+
+def _number(request: Request, name: str) -> int | None:
+    text = request.param(name)
+    if not text:
+        return None
+    if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+        raise bad_request(f"strconv.ParseInt: parsing {f.quoted(text)}: invalid syntax")
+    return int(text)
 
 
 def _list_faults(options: ListOptions, watch: bool) -> list[f.FieldError]:
@@ -125,7 +145,9 @@ def _list_faults(options: ListOptions, watch: bool) -> list[f.FieldError]:
                 f.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
             )
         if match not in ("Exact", "NotOlderThan"):
-            errors.append(f.not_supported("resourceVersionMatch", match, ("Exact", "NotOlderThan", "")))
+            errors.append(
+                f.not_supported("resourceVersionMatch", match, ("Exact", "NotOlderThan", ""), keep_order=True)
+            )
         if match == "Exact" and version == "0":
             detail = 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
             errors.append(f.forbidden("resourceVersionMatch", detail))
@@ -144,6 +166,12 @@ def _watch_faults(options: ListOptions) -> list[f.FieldError]:
     elif match:
         detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
         errors.append(f.forbidden("resourceVersionMatch", detail))
+    if match and match != "NotOlderThan":
+        errors.append(f.not_supported("resourceVersionMatch", match, ("NotOlderThan",)))
+    if match and options.continue_:
+        errors.append(
+            f.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
+        )
     return errors
 
 
@@ -153,8 +181,10 @@ class Preconditions(msgspec.Struct, rename="camel"):
 
 
 class DeleteOptions(msgspec.Struct, rename="camel"):
-    """Of the body, else of the query."""
+    """Of the body; of the query where there is no body: with one the query is not looked at, as upstream does."""
 
+    kind: str = ""
+    api_version: str = ""
     grace_period_seconds: int | None = None
     preconditions: Preconditions | None = None
     orphan_dependents: bool | None = None
@@ -174,23 +204,28 @@ def delete_options(request: Request) -> DeleteOptions:
             else:
                 options = msgspec.json.decode(request.body, type=DeleteOptions)
         except (msgspec.DecodeError, ValueError) as error:
-            raise bad_request(f"converting to DeleteOptions: {error}") from error
+            # upstream takes a bad body for a fault of its own
+            raise StatusError(500, "", f"couldn't get version/kind; json parse error: {error}") from error
+        if options.kind not in ("", "DeleteOptions"):
+            why = f'no kind "{options.kind}" is registered for version "{options.api_version or "meta.k8s.io/v1"}"'
+            raise StatusError(500, "", why)
     else:
-        grace = request.param("gracePeriodSeconds")
         options = DeleteOptions(
-            grace_period_seconds=int(grace) if grace.isdigit() else None,
+            grace_period_seconds=_number(request, "gracePeriodSeconds"),
+            orphan_dependents=flag(request, "orphanDependents"),
             propagation_policy=request.param("propagationPolicy") or None,
+            dry_run=[value for key, value in request.query if key == "dryRun"],
         )
-    dry_run = [value for key, value in request.query if key == "dryRun"]
-    if dry_run:
-        options.dry_run = dry_run
     errors: list[f.FieldError] = []
-    if any(value != "All" for value in options.dry_run or ()):
-        errors.append(f.not_supported("dryRun", options.dry_run, ("All",)))
     policy = options.propagation_policy
+    if policy is not None and options.orphan_dependents is not None:
+        detail = "orphanDependents and deletionPropagation cannot be both set"
+        errors.append(f.invalid("propagationPolicy", policy, detail))
     if policy is not None and policy not in ("Foreground", "Background", "Orphan"):
         allowed = ("Foreground", "Background", "Orphan", "nil")
-        errors.append(f.not_supported("propagationPolicy", policy, allowed))
+        errors.append(f.not_supported("propagationPolicy", policy, allowed, keep_order=True))
+    if any(value != "All" for value in options.dry_run or ()):
+        errors.append(f.not_supported("dryRun", options.dry_run, ("All",)))
     _refuse("DeleteOptions", errors)
     return options
 

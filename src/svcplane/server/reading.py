@@ -7,13 +7,13 @@ Source: k8s.io/apiserver pkg/storage/etcd3 (list and continue), pkg/endpoints/ha
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 
 from svcplane.api import codec, tables
 from svcplane.api import status as st
-from svcplane.api.http import Request, Response
+from svcplane.api.http import Closing, Request, Response
 from svcplane.api.resources import Resource
 from svcplane.api.selectors import (
     FieldSelector,
@@ -25,16 +25,25 @@ from svcplane.api.selectors import (
 from svcplane.api.strategy import Strategy, Tree
 from svcplane.base.clock import Clock
 from svcplane.base.errors import StoreError
-from svcplane.server.negotiation import Wanted
-from svcplane.server.options import ListOptions, list_options, too_large_version
+from svcplane.server.bookmarks import bookmark
+from svcplane.server.negotiation import Wanted, not_in_form
+from svcplane.server.options import ListOptions, checked_version, included, list_options, too_large_version
 from svcplane.server.routes import Route
 from svcplane.store.contract import Compacted, Event, FutureRevision, KeyValue, Page, Revision, Store, Watch
 
 BOOKMARK_EVERY_S = 60.0
 DEFAULT_WATCH_S = 1800.0
 PAGE_FOR_SELECTORS = 500
+#: Revision, key, type of event, form of the object.
+Place = tuple[int, str, str, str]
 MAX_ENCODED_BYTES = 8 << 20
-INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+#: The answer carries a token with which the rest can be had all the same.
+CONTINUE_EXPIRED = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
+    "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
+    "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
+    "deleted between the time the first chunk was returned and now may show up in the list."
+)
 
 
 Trees = list[Tree]
@@ -43,8 +52,8 @@ Trees = list[Tree]
 class Continue(msgspec.Struct):
     """A continue token: the state shown and the last key given."""
 
-    rv: int
-    start: str
+    rv: int = 0
+    start: str = ""
     v: str = "meta.k8s.io/v1"
 
     def encode(self) -> str:
@@ -52,11 +61,23 @@ class Continue(msgspec.Struct):
 
     @classmethod
     def decode(cls, text: str) -> "Continue":
+        """Raises StatusError 400."""
         try:
             raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-            return msgspec.json.decode(raw, type=cls)
+            token = msgspec.json.decode(raw, type=cls)
         except (binascii.Error, msgspec.DecodeError, ValueError) as error:
-            raise st.bad_request(f"continue key is not valid: {error}") from error
+            raise _bad_continue(f": {error}") from error
+        if token.v != "meta.k8s.io/v1":
+            raise _bad_continue(": server does not recognize this encoded version ")
+        if not token.rv:
+            raise _bad_continue(": incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+        if not token.start:
+            raise _bad_continue(": encoded start key empty (version meta.k8s.io/v1)")
+        return token
+
+
+def _bad_continue(why: str) -> st.StatusError:
+    return st.bad_request(f"invalid continue token: continue key is not valid{why}")
 
 
 class Filter:
@@ -86,41 +107,55 @@ class Reader:
 
     def __init__(self, store: Store, strategies: Mapping[Resource, Strategy], clock: Clock) -> None:
         self._store, self._strategies, self._clock = store, strategies, clock
-        self._encoded: dict[tuple[str, int, str], bytes] = {}
+        self._encoded: dict[Place, bytes] = {}
         self._encoded_size = 0
 
     # -- get -------------------------------------------------------------------------------------------------------
+
+    async def reachable(self) -> bool:
+        """Whether the store answers."""
+        try:
+            await self._store.revision()
+        except StoreError:
+            return False
+        return True
 
     async def get(self, route: Route, request: Request, wanted: Wanted) -> Response:
         item = await self._store.get(route.resource.key(route.namespace, route.name))
         if item is None:
             raise st.not_found(route.resource.plural, route.name, route.resource.group)
-        version = request.param("resourceVersion")
-        if version.isdigit() and int(version) > await self._store.revision():
-            raise too_large_version(int(version), await self._store.revision())
+        await self._reached(checked_version(request.param("resourceVersion")))
         return Response(200, self.represent(route.resource, item.value, item.revision, request, wanted))
 
-    def represent(self, resource: Resource, stored: bytes, revision: int, request: Request, wanted: Wanted) -> bytes:
-        """One object in the form the client accepts; revision 0 shows no resourceVersion."""
+    def represent(
+        self, resource: Resource, stored: bytes, revision: int, request: Request, wanted: Wanted, *, header: bool = True
+    ) -> bytes:
+        """One object in the form the client accepts; revision 0 shows no resourceVersion.  `header`: of a table."""
         if not wanted.form and revision:
             return codec.splice_object(stored, revision, resource)
         obj = codec.load(stored, revision, resource)
         if not revision:
             del obj["metadata"]["resourceVersion"]
         if wanted.form == "Table":
-            include = request.param("includeObject", "Metadata")
             meta = {"resourceVersion": str(revision)} if revision else {}
-            return codec.encode(tables.table(resource, [obj], meta, include, self._clock.wall()))
-        if wanted.form.startswith("PartialObjectMetadata"):
+            return codec.encode(
+                tables.table(resource, [obj], meta, included(request), self._clock.wall(), header=header)
+            )
+        if wanted.form == "PartialObjectMetadata":
             return codec.encode(tables.partial_metadata(obj))
+        if wanted.form:
+            raise not_in_form(wanted.form, f"is not a list (*{resource.package}.{resource.kind})")
         return codec.encode(obj)
 
     # -- list --------------------------------------------------------------------------------------------------------
 
     def _filter(self, route: Route, options: ListOptions) -> Filter:
         strategy = self._strategies[route.resource]
-        supported = frozenset({"metadata.name", "metadata.namespace", *strategy.selectable})
-        fields = parse_field_selector(options.field_selector, supported)
+        named = {"metadata.name"}
+        if not strategy.selectable or route.resource.namespaced:
+            named.add("metadata.namespace")
+        supported = frozenset({*named, *strategy.selectable})
+        fields = parse_field_selector(options.field_selector, supported, own_labels=bool(strategy.selectable))
         return Filter(parse_label_selector(options.label_selector), fields, strategy, route.resource)
 
     async def list(self, route: Route, request: Request, wanted: Wanted) -> Response:
@@ -139,6 +174,7 @@ class Reader:
         prefix = route.resource.key_prefix(route.namespace)
         revision, after = self._start(options)
         limit = options.limit
+        await self._reached(options.resource_version)
         try:
             if not chosen:
                 page = await self._store.list(prefix, limit=limit, after_key=after, revision=revision)
@@ -157,20 +193,24 @@ class Reader:
                     return Page(found, page.revision, 0), ""
                 after, revision = page.items[-1].key, page.revision
         except Compacted as error:
-            if options.continue_:
-                raise st.expired(
-                    "The provided continue parameter is too old to display a consistent list result. You can start a "
-                    "new list without the continue parameter."
-                ) from error
-            raise st.expired(f"The resourceVersion for the provided list is too old: {error.asked}") from error
+            if not options.continue_:
+                raise st.expired("The resourceVersion for the provided list is too old.") from error
+            expired = st.expired(CONTINUE_EXPIRED)
+            expired.list_meta = {"continue": Continue(-1, after).encode()}
+            raise expired from error
         except FutureRevision as error:
             raise too_large_version(error.asked, error.current) from error
 
+    async def _reached(self, version: str) -> None:
+        """The server is as new as the client wants it.  Raises StatusError 504."""
+        if version and int(version) > (current := await self._store.revision()):
+            raise too_large_version(int(version), current)
+
     def _start(self, options: ListOptions) -> tuple[Revision | None, str]:
         if options.continue_:
+            token = Continue.decode(options.continue_)
             if options.resource_version not in ("", "0"):
                 raise st.bad_request("specifying resource version is not allowed when using continue")
-            token = Continue.decode(options.continue_)
             return (Revision(token.rv) if token.rv > 0 else None), token.start
         version = int(options.resource_version or "0")
         if version and (options.match == "Exact" or (options.limit and not options.match)):
@@ -190,8 +230,9 @@ class Reader:
             )
         objects = [codec.load(item.value, item.revision, resource) for item in page.items]
         if wanted.form == "Table":
-            include = request.param("includeObject", "Metadata")
-            return codec.encode(tables.table(resource, objects, meta, include, self._clock.wall()))
+            return codec.encode(tables.table(resource, objects, meta, included(request), self._clock.wall()))
+        if wanted.form == "PartialObjectMetadata":
+            raise not_in_form(wanted.form, f"is a list (*{resource.package}.{resource.list_kind})")
         partial = [tables.partial_metadata(obj) for obj in objects]
         head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
         return codec.encode({**head, "items": partial})
@@ -211,10 +252,11 @@ class Reader:
         version = int(options.resource_version or "0")
         initial: Page | None = None
         if options.send_initial_events or (version == 0 and options.send_initial_events is None):
-            if version > await self._store.revision():
-                raise too_large_version(version, await self._store.revision())
+            await self._reached(options.resource_version)
             initial = await self._store.list(prefix)
             version = initial.revision
+        elif version == 0:  # none asked for: from now on
+            version = await self._store.revision()
         stream = _WatchStream(self, route, request, wanted, options, chosen, initial)
         try:
             watch = await self._store.watch(prefix, Revision(version))
@@ -222,23 +264,19 @@ class Reader:
             return Response(200, stream=stream.expired(version, await self._store.revision()))
         except FutureRevision as error:
             raise too_large_version(error.asked, error.current) from error
-        return Response(200, stream=stream.run(watch))
+        return Response(200, stream=Closing(stream.run(watch), watch.aclose))
 
-    def watch_object(
-        self,
-        kind: str,
-        resource: Resource,
-        key: str,
-        stored: bytes,
-        revision: int,
-        render: Callable[[], bytes],
-        form: str,
+    def watch_line(
+        self, place: Place, resource: Resource, stored: bytes, request: Request, wanted: Wanted, *, header: bool
     ) -> bytes:
         """One line of a watch, encoded once for all watchers of the same form."""
-        place = (f"{kind} {resource.plural} {key}", revision, form)
         line = self._encoded.get(place)
         if line is None:
-            line = b'{"type":"%s","object":%s}\n' % (kind.encode(), render())
+            revision, _, kind, _ = place
+            line = b'{"type":"%s","object":%s}\n' % (
+                kind.encode(),
+                self.represent(resource, stored, revision, request, wanted, header=header),
+            )
             self._encoded_size += len(line)
             if self._encoded_size > MAX_ENCODED_BYTES:
                 self._encoded.clear()
@@ -264,27 +302,12 @@ class _WatchStream:
         self._options, self._chosen, self._initial = options, chosen, initial
         self._key = route.resource.key(route.namespace, route.name) if route.name else ""
         self._form = f"{wanted.form} {request.param('includeObject')}"
+        self._headed = False
 
     def _line(self, kind: str, key: str, stored: bytes, revision: int) -> bytes:
-        def render() -> bytes:
-            return self._reader.represent(self._resource, stored, revision, self._request, self._wanted)
-
-        return self._reader.watch_object(kind, self._resource, key, stored, revision, render, self._form)
-
-    def _bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
-        meta: dict[str, object] = {"resourceVersion": str(revision)}
-        if initial_end:
-            meta["annotations"] = {INITIAL_EVENTS_END: "true"}
-        obj: dict[str, object] = {
-            "kind": self._resource.kind,
-            "apiVersion": self._resource.api_version,
-            "metadata": meta,
-        }
-        if self._wanted.form == "Table":
-            obj = tables.table(self._resource, [], {"resourceVersion": str(revision)}, "None", 0.0)
-        elif self._wanted.form:
-            obj = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
-        return b'{"type":"BOOKMARK","object":%s}\n' % codec.encode(obj)
+        header, self._headed = not self._headed, True  # a table names its columns once
+        place = (revision, key, kind, f"{self._form} {header}" if self._wanted.form == "Table" else self._form)
+        return self._reader.watch_line(place, self._resource, stored, self._request, self._wanted, header=header)
 
     def _lines(self, event: Event) -> bytes:
         """The watcher's view of an event: objects that begin or cease to match come and go."""
@@ -310,7 +333,7 @@ class _WatchStream:
             if (not self._key or item.key == self._key) and self._chosen.matches(item.value)
         ]
         if self._options.send_initial_events and self._options.bookmarks:
-            lines.append(self._bookmark(page.revision, initial_end=True))
+            lines.append(bookmark(self._resource, page.revision, self._wanted.form, initial_end=True))
         return b"".join(lines)
 
     async def run(self, watch: Watch) -> AsyncIterator[bytes]:
@@ -318,37 +341,22 @@ class _WatchStream:
         ends = loop.time() + (self._options.timeout_s or DEFAULT_WATCH_S)
         every = BOOKMARK_EVERY_S if self._options.bookmarks else DEFAULT_WATCH_S
         due = loop.time() + every
-        batches = aiter(watch)
-        waiting: asyncio.Future[Sequence[Event] | None] | None = None
         try:
             yield self._initial_lines(self._initial) if self._initial is not None else b""
-            while True:
-                if waiting is None:
-                    waiting = asyncio.ensure_future(anext(batches, None))
-                await asyncio.wait((waiting,), timeout=max(0.0, min(ends, due) - loop.time()))
-                done, events = waiting.done(), None
-                if done:
-                    events = waiting.result()
-                    waiting = None
-                    if events is None:
-                        return
-                    if chunk := b"".join([self._lines(event) for event in events]):
-                        yield chunk
+            while (events := await watch.read(max(0.0, min(ends, due) - loop.time()))) is not None:
+                if chunk := b"".join([self._lines(event) for event in events]):
+                    yield chunk
                 if loop.time() < min(ends, due):
                     continue
                 due = loop.time() + every
-                # what was read just now is sent; a bookmark must not pass what still waits to be read
-                if self._options.bookmarks and not done:
-                    yield self._bookmark(watch.progress)
-                elif self._options.bookmarks and events:
-                    yield self._bookmark(events[-1].revision)
+                if self._options.bookmarks:
+                    # what has come since goes out first: a bookmark must not pass what has not been sent
+                    lines = [self._lines(event) for event in watch.take()]
+                    yield b"".join([*lines, bookmark(self._resource, watch.progress, self._wanted.form)])
                 if loop.time() >= ends:
                     return
         except StoreError as error:
             body = st.expired(str(error)).body()
             yield b'{"type":"ERROR","object":%s}\n' % codec.encode(body)
         finally:
-            if waiting is not None:
-                waiting.cancel()
-                await asyncio.gather(waiting, return_exceptions=True)
             await watch.aclose()

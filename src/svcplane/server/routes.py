@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from svcplane.api.resources import RESOURCES, Resource
+from svcplane.api.resources import NODES, RESOURCES, Resource
 
 _BY_PREFIX: dict[str, dict[str, Resource]] = {}
 for _row in RESOURCES:
@@ -45,6 +45,8 @@ def route(method: str, path: str, *, watch: bool) -> Route | NotFound | MethodNo
         return NotFound()
     if rest[0] == "watch":
         watch, rest = True, rest[1:]
+    if resources.get(rest[0]) is NODES and rest[2:3] == ["proxy"]:
+        return Route("get", NODES, "", rest[1], "proxy") if method in ("GET", "HEAD") else MethodNotAllowed()
     namespace = ""
     if rest[:1] == ["namespaces"] and len(rest) > 2 and rest[2] not in ("status", "finalize"):
         namespace, rest = rest[1], rest[2:]
@@ -56,7 +58,7 @@ def route(method: str, path: str, *, watch: bool) -> Route | NotFound | MethodNo
         return NotFound()
     if subresource and subresource not in resource.subresources:
         return NotFound()
-    verb = (_ON_OBJECT if name else _ON_COLLECTION).get(method)
+    verb = (_ON_OBJECT if name and subresource != "binding" else _ON_COLLECTION).get(method)
     if verb is None or not _allowed(verb, resource, namespace, subresource):
         return MethodNotAllowed()
     if watch and verb in ("list", "get"):
@@ -67,6 +69,8 @@ def route(method: str, path: str, *, watch: bool) -> Route | NotFound | MethodNo
 def _allowed(verb: str, resource: Resource, namespace: str, subresource: str) -> bool:
     if subresource == "log":
         return verb == "get"
+    if subresource == "binding":
+        return verb == "create"
     if subresource == "finalize":
         return verb == "update"
     if subresource:
