@@ -4,8 +4,9 @@ Objects come back as trees (`dict`) or, where a struct type is given, as that ty
 as `StatusError`; a server out of reach is TransportError.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -22,6 +23,8 @@ PATCH_TYPES = {
     "strategic": "application/strategic-merge-patch+json",
     "apply": "application/apply-patch+yaml",
 }
+#: How often a call is sent to a server that answers 429 with Retry-After.
+BUSY_TRIES = 10
 _encoder = msgspec.json.Encoder()
 
 
@@ -36,7 +39,15 @@ def raise_for(response: Response) -> None:
     if not isinstance(body, dict):
         body = {}
     message = body.get("message") or response.body.decode(errors="replace")[:300] or f"HTTP status {response.status}"
+    if response.status == 401:
+        message += ": the API server does not know these credentials; see the kubeconfig's user"
     raise StatusError(response.status, body.get("reason", ""), message, body.get("details"))
+
+
+def raise_for_event(status: Tree) -> NoReturn:
+    """Raise the StatusError that a watch's ERROR event holds."""
+    message = status.get("message") or "the watch failed"
+    raise StatusError(int(status.get("code") or 500), status.get("reason", ""), message, status.get("details"))
 
 
 class ApiClient:
@@ -53,31 +64,37 @@ class ApiClient:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = "application/json",
+        accept: str = "",
     ) -> Response:
-        """One call; raises for a failure Status."""
-        headers = {"user-agent": f"{self._agent}/svcplane", "accept": "application/json"}
+        """One call; raises for a failure Status.  A server that is too busy is asked again when it says."""
+        headers = {"user-agent": f"{self._agent}/svcplane", "accept": accept or "application/json"}
         data = b""
         if body is not None:
             headers["content-type"] = content_type
             data = body if isinstance(body, bytes) else _encoder.encode(body)
         request = Request(method, path, tuple((query or {}).items()), headers, data)
-        response = await self._transport.send(request)
+        for _ in range(BUSY_TRIES):
+            response = await self._transport.send(request)
+            wait = response.headers.get("Retry-After", "") if response.status == 429 else ""
+            if not wait.isdigit():
+                break
+            await asyncio.sleep(int(wait))
         if response.status >= 400:
             raise_for(response)
         return response
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Tree:
-        return self._tree(await self.call("GET", resource.path(namespace, name)))
+        return tree_of(await self.call("GET", resource.path(namespace, name)))
 
     async def list(self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = "") -> Tree:
         query = {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
-        return self._tree(await self.call("GET", resource.path(namespace), query=query))
+        return tree_of(await self.call("GET", resource.path(namespace), query=query))
 
     async def create(self, resource: Resource, namespace: str, obj: Any) -> Tree:
-        return self._tree(await self.call("POST", resource.path(namespace), body=obj))
+        return tree_of(await self.call("POST", resource.path(namespace), body=obj))
 
     async def update(self, resource: Resource, namespace: str, name: str, obj: Any, *, subresource: str = "") -> Tree:
-        return self._tree(await self.call("PUT", resource.path(namespace, name, subresource), body=obj))
+        return tree_of(await self.call("PUT", resource.path(namespace, name, subresource), body=obj))
 
     async def patch(
         self,
@@ -91,7 +108,7 @@ class ApiClient:
         query: Mapping[str, str] | None = None,
     ) -> Tree:
         path = resource.path(namespace, name, subresource)
-        return self._tree(await self.call("PATCH", path, query=query, body=patch, content_type=PATCH_TYPES[kind]))
+        return tree_of(await self.call("PATCH", path, query=query, body=patch, content_type=PATCH_TYPES[kind]))
 
     async def delete(
         self, resource: Resource, namespace: str, name: str, *, uid: str = "", grace_s: int | None = None
@@ -102,7 +119,7 @@ class ApiClient:
             options["preconditions"] = {"uid": uid}
         if grace_s is not None:
             options["gracePeriodSeconds"] = grace_s
-        await self.call("DELETE", resource.path(namespace, name), body=options)
+        tree_of(await self.call("DELETE", resource.path(namespace, name), body=options))
 
     async def watch(self, resource: Resource, namespace: str, query: Mapping[str, str]) -> Response:
         """The caller reads and closes `stream`."""
@@ -111,10 +128,17 @@ class ApiClient:
     async def close(self) -> None:
         await self._transport.close()
 
-    @staticmethod
-    def _tree(response: Response) -> Tree:
-        tree: Tree = msgspec.json.decode(response.body)
-        return tree
+
+def tree_of(response: Response) -> Tree:
+    """The object of an answer.  Raises TransportError where no API gave it, but a portal's login page, say."""
+    try:
+        tree = msgspec.json.decode(response.body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TransportError(f"what answers is no Kubernetes API: {error}") from error
+    items = tree.get("items") if isinstance(tree, dict) else None
+    if not isinstance(tree, dict) or not all(isinstance(item, dict) for item in items or ()):
+        raise TransportError("what answers is no Kubernetes API: it gives something else than objects")
+    return tree
 
 
 async def lines(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -1,14 +1,21 @@
 """The Transport over sockets: aiohttp, keep-alive, TLS, streams."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import os
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 
 import aiohttp
 
 from svcplane import __version__
 from svcplane.api.http import Request, Response
-from svcplane.base.errors import TransportError
+from svcplane.base.errors import ConfigError, TransportError
 from svcplane.client.kubeconfig import ClusterAccess
+from svcplane.client.plugin import Plugin
 
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 60.0
@@ -16,40 +23,126 @@ REQUEST_TIMEOUT_S = 60.0
 WATCH_SILENCE_S = 120.0
 
 
-class HttpTransport:
-    """Implements `client.transport.Transport`.  Must be made inside a running event loop."""
+TOKEN_LOOK_S = 60.0
 
-    def __init__(self, access: ClusterAccess, *, user_agent: str = f"svcplane/{__version__}") -> None:
-        self._base = access.server
+
+class _Token:
+    """A bearer token that may be renewed: in its file, as a Pod's is each hour (looked at once a minute), or by a
+    plug-in once it has expired or was refused."""
+
+    def __init__(self, access: ClusterAccess) -> None:
+        self._text, self._file = access.token, access.token_file
+        self._plugin, self._expires_at = access.plugin, access.expires_at
+        self._looked_s = time.monotonic()
+        self._asking = asyncio.Lock()
+
+    async def headers(self) -> dict[str, str]:
+        """Raises TransportError where the plug-in gives no new token."""
+        if self._file and time.monotonic() - self._looked_s >= TOKEN_LOOK_S:
+            self._looked_s = time.monotonic()
+            with contextlib.suppress(OSError, UnicodeDecodeError):  # the one we have may still serve
+                self._text = Path(self._file).read_text().strip() or self._text
+        if self._plugin is not None:
+            async with self._asking:
+                await self._renew(self._plugin)
+        return {"Authorization": f"Bearer {self._text}"} if self._text else {}
+
+    async def _renew(self, plugin: Plugin) -> None:
+        if self._expires_at is None or time.time() < self._expires_at:
+            return
+        try:
+            given = await asyncio.to_thread(plugin.ask)
+        except ConfigError as error:
+            raise TransportError(str(error)) from error
+        self._text, self._expires_at = given.token, given.expires_at
+
+    def refused(self, headers: Mapping[str, str]) -> bool:
+        """A server answered 401 to these; whether another try may do better."""
+        if self._plugin is None:
+            return False
+        if headers.get("Authorization") == f"Bearer {self._text}":
+            self._expires_at = 0.0
+        return True
+
+
+class HttpTransport:
+    """Implements `client.transport.Transport`.  Must be made inside a running event loop.
+
+    `open_socket`: makes the sockets to connect, such as those of another network namespace, by their family.
+    `called` hears of each call: method, server, status (`<error>` where nobody answered), seconds.
+    """
+
+    def __init__(
+        self,
+        access: ClusterAccess,
+        *,
+        user_agent: str = f"svcplane/{__version__}",
+        open_socket: Callable[[int], socket.socket] | None = None,
+        called: Callable[[str, str, str, float], None] | None = None,
+    ) -> None:
+        self._called = called
+        self._servers = access.servers
         headers = {"User-Agent": user_agent, "Accept": "application/json"}
-        if access.token:
-            headers["Authorization"] = f"Bearer {access.token}"
+        self._token = _Token(access)
         context = access.ssl_context()
-        connector = aiohttp.TCPConnector(ssl=context if context is not None else False, limit=256)
+        connector = aiohttp.TCPConnector(
+            ssl=context if context is not None else False,
+            limit=256,
+            socket_factory=(lambda info: open_socket(info[0])) if open_socket is not None else None,
+        )
         self._session = aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=True)
 
     async def send(self, request: Request) -> Response:
-        watching = any(key == "watch" for key, _ in request.query) or any(key == "follow" for key, _ in request.query)
+        """A server that does not answer is passed over for the next one; a write that may have arrived is not
+        sent again."""
+        problem: TransportError | None = None
+        for _ in range(len(self._servers)):
+            server, began = self._servers[0], time.monotonic()
+            try:
+                response = await self._send(server, request)
+                self._tell(request.method, server, str(response.status), began)
+                return response
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self._tell(request.method, server, "<error>", began)
+                problem = TransportError(f"API server {server}: {_reason(error)}")
+                problem.__cause__ = error
+                if self._servers[0] == server:  # others may have moved on already
+                    self._servers.append(self._servers.pop(0))
+                if request.method != "GET" and not isinstance(error, aiohttp.ClientConnectorError):
+                    break
+        assert problem is not None
+        raise problem
+
+    def _tell(self, method: str, server: str, code: str, began: float) -> None:
+        if self._called is not None:
+            self._called(method, server, code, time.monotonic() - began)
+
+    async def _send(self, server: str, request: Request) -> Response:
+        # a followed log may be silent for a day; a watch has its bookmarks
+        following = bool(request.param("follow"))
+        watching = following or any(key == "watch" for key, _ in request.query)
         timeout = aiohttp.ClientTimeout(
             total=None if watching else REQUEST_TIMEOUT_S,
             sock_connect=CONNECT_TIMEOUT_S,
-            sock_read=WATCH_SILENCE_S if watching else None,
+            sock_read=WATCH_SILENCE_S if watching and not following else None,
         )
-        try:
+        for attempt in range(2):
+            token = await self._token.headers()
             answer = await self._session.request(
                 request.method,
-                self._base + request.path,
+                server + request.path,
                 params=list(request.query),
                 data=request.body or None,
-                headers=dict(request.headers),
+                headers={**token, **request.headers},
                 timeout=timeout,
             )
-            if watching and answer.status == 200:
-                return Response(200, headers=dict(answer.headers), stream=_chunks(answer))
-            async with answer:
-                return Response(answer.status, await answer.read(), dict(answer.headers))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise TransportError(f"API server {self._base}: {str(error) or type(error).__name__}") from error
+            if answer.status != 401 or attempt or not self._token.refused(token):
+                break
+            answer.release()
+        if watching and answer.status == 200:
+            return Response(200, headers=dict(answer.headers), stream=_chunks(answer))
+        async with answer:
+            return Response(answer.status, await answer.read(), dict(answer.headers))
 
     async def close(self) -> None:
         await self._session.close()
@@ -61,6 +154,19 @@ async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         async for chunk in answer.content.iter_any():
             yield chunk
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise TransportError(f"the watch broke: {str(error) or type(error).__name__}") from error
+        raise TransportError(f"the stream broke: {str(error) or type(error).__name__}") from error
     finally:
         answer.close()
+
+
+def _reason(error: Exception) -> str:
+    """Why a server was not reached, and what to do about it."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        said = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
+        return f"its certificate is not trusted ({said}); see the kubeconfig's certificate-authority"
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, ConnectionRefusedError):
+        return "connection refused; is it running, and is that its address?"
+    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno and cause.errno > 0:
+        return os.strerror(cause.errno).lower()
+    return str(error) or type(error).__name__

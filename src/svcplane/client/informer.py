@@ -45,7 +45,11 @@ class _Gone(Exception):
 
 
 class Informer(Generic[T]):
-    """`namespace`, `labels`, `fields` narrow the collection."""
+    """`namespace`, `labels`, `fields` narrow the collection.
+
+    `keep`: what to remember of an object once the handlers have seen it, for consumers with a form of their own;
+    `items` and the `old` of a handler are then that.  It must keep the name and the resourceVersion.
+    """
 
     def __init__(
         self,
@@ -57,7 +61,9 @@ class Informer(Generic[T]):
         labels: str = "",
         fields: str = "",
         random: Random | None = None,
+        keep: Callable[[T], T] | None = None,
     ) -> None:
+        self._keep = keep
         self._client, self._resource, self._namespace = client, resource, namespace
         self._query = {k: v for k, v in (("labelSelector", labels), ("fieldSelector", fields)) if v}
         self._decode = msgspec.json.Decoder(kind).decode
@@ -72,12 +78,18 @@ class Informer(Generic[T]):
         self._handlers: list[Handler[T]] = []
         self._task: asyncio.Task[None] | None = None
         self.synced = asyncio.Event()
+        self.tried = asyncio.Event()  # synced, or the first attempt failed
         self.last_contact_s = 0.0
 
     @property
     def items(self) -> Mapping[str, T]:
         """By `namespace/name`."""
         return self._items
+
+    @property
+    def version(self) -> str:
+        """The newest resourceVersion that handlers have been told of; empty before the first list."""
+        return self._machine.version
 
     def on_change(self, handler: Handler[T]) -> None:
         """`handler(old, new)`: old None for an addition, new None for a deletion.  Add handlers before starting."""
@@ -107,37 +119,40 @@ class Informer(Generic[T]):
             except _Gone:
                 machine.gone()
             except StatusError as error:
+                self.tried.set()
                 if error.code == 410:
                     machine.gone()
                 else:
                     log.warning("cannot follow %s: %s", self._resource.plural, error)
                     machine.failed()
             except (TransportError, msgspec.DecodeError) as error:
+                self.tried.set()
                 log.warning("lost %s: %s", self._resource.plural, error)
                 machine.failed()
 
     async def _list(self) -> None:
-        fresh: dict[str, T] = {}
+        seen: set[str] = set()
         token = ""
         while True:
             query = {**self._query, "limit": str(PAGE), **({"continue": token} if token else {})}
             response = await self._client.call("GET", self._resource.path(self._namespace), query=query)
             page = self._decode_page(response.body)
             found: list[T] = page.items
-            for item in found:
-                fresh[item.key] = item
+            for item in found:  # page by page: all of them at once may be large
+                key = item.key
+                seen.add(key)
+                old = self._items.get(key)
+                if old is None or old.metadata.resource_version != item.metadata.resource_version:
+                    self._put(key, item)
             token = page.metadata.continue_
             if not token:
                 break
-        for key in [key for key in self._items if key not in fresh]:
+        for key in [key for key in self._items if key not in seen]:
             self._put(key, None)
-        for key, item in fresh.items():
-            old = self._items.get(key)
-            if old is None or old.metadata.resource_version != item.metadata.resource_version:
-                self._put(key, item)
         self._machine.listed(page.metadata.resource_version)
         self.last_contact_s = time.monotonic()
         self.synced.set()
+        self.tried.set()
 
     async def _watch(self, version: str) -> None:
         query = {
@@ -183,7 +198,7 @@ class Informer(Generic[T]):
                 return
             del self._items[key]
         else:
-            self._items[key] = item
+            self._items[key] = item if self._keep is None else self._keep(item)
         for handler in self._handlers:
             try:
                 handler(old, item)

@@ -1,6 +1,7 @@
 """Kubeconfig files -> where a server is and how to be let in.  Pure but for reading the files they name.
 
-Source: k8s.io/client-go/tools/clientcmd.  Exec plug-ins and auth providers are refused with a clear error.
+Source: k8s.io/client-go/tools/clientcmd.  Exec plug-ins are run (`client.plugin`); auth providers, which client-go
+has no more, are refused.
 """
 
 import base64
@@ -8,20 +9,26 @@ import binascii
 import os
 import ssl
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
+import msgspec
 import yaml
 
 from svcplane.base.errors import ConfigError
+from svcplane.client.plugin import Exec, Plugin
 
+T = TypeVar("T")
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterAccess:
-    """`ca`, `cert`, `key` are PEM texts; empty where not given."""
+    """`server`: a URL, or several of servers over one store, by commas.  `ca`, `cert`, `key` are PEM texts; empty
+    where not given.  `token_file`: where the token comes from, and may be renewed; empty where it never changes.
+    `plugin`: who gives another token once this one has expired (`expires_at`, wall time) or is refused."""
 
     server: str
     token: str = ""
@@ -30,12 +37,22 @@ class ClusterAccess:
     key: str = ""
     insecure: bool = False
     namespace: str = "default"
+    token_file: str = ""
+    plugin: Plugin | None = None
+    expires_at: float | None = None
+
+    @property
+    def servers(self) -> list[str]:
+        return [url for part in self.server.split(",") if (url := part.strip().rstrip("/"))]
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """None for plain http.  Raises ConfigError for unusable certificates."""
         if not self.server.startswith("https"):
             return None
-        context = ssl.create_default_context(cadata=self.ca or None)
+        try:
+            context = ssl.create_default_context(cadata=self.ca or None)
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigError("kubeconfig: certificate-authority: is no PEM certificate") from error
         try:
             if self.insecure:
                 context.check_hostname = False
@@ -50,46 +67,135 @@ class ClusterAccess:
         return context
 
 
+class _Cluster(msgspec.Struct, frozen=True, rename="kebab"):
+    server: str | None = None
+    certificate_authority: str | None = None
+    certificate_authority_data: str | None = None
+    insecure_skip_tls_verify: bool | None = None
+
+
+class _User(msgspec.Struct, frozen=True, rename="kebab"):
+    token: str | None = None
+    token_file: str | None = msgspec.field(default=None, name="tokenFile")
+    client_certificate: str | None = None
+    client_certificate_data: str | None = None
+    client_key: str | None = None
+    client_key_data: str | None = None
+    exec: Exec | None = None
+    auth_provider: Any = None
+
+
+class _Context(msgspec.Struct, frozen=True):
+    cluster: str | None = None
+    user: str | None = None
+    namespace: str | None = None
+
+
+class _NamedCluster(msgspec.Struct, frozen=True):
+    name: str
+    cluster: _Cluster | None = None
+
+
+class _NamedUser(msgspec.Struct, frozen=True):
+    name: str
+    user: _User | None = None
+
+
+class _NamedContext(msgspec.Struct, frozen=True):
+    name: str
+    context: _Context | None = None
+
+
+class _Written(msgspec.Struct, frozen=True, rename="kebab"):
+    """What is read of a kubeconfig document."""
+
+    current_context: str | None = None
+    contexts: list[_NamedContext] | None = None
+    clusters: list[_NamedCluster] | None = None
+    users: list[_NamedUser] | None = None
+
+
 def load(path: str | Path, *, context: str = "", master: str = "") -> ClusterAccess:
     """Access by the current (or named) context of a file; `master` replaces the server's address.
 
     Raises ConfigError naming the file and the field.
     """
     file = Path(path)
-    try:
-        raw = yaml.safe_load(file.read_text())
-    except OSError as error:
-        raise ConfigError(f"--kubeconfig {file}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--kubeconfig {file}: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"--kubeconfig {file}: must be a kubeconfig document")
-    name = context or raw.get("current-context", "")
-    chosen = _named(raw, "contexts", name, "context", file)
-    cluster = _named(raw, "clusters", chosen.get("cluster", ""), "cluster", file)
-    user = _named(raw, "users", chosen["user"], "user", file) if chosen.get("user") else {}
-    if "exec" in user or "auth-provider" in user:
-        raise ConfigError(f"--kubeconfig {file}: users.{chosen['user']}: exec plug-ins are not supported; use a token")
-    server = master or cluster.get("server", "")
+    raw = _read(file)
+    name = context or raw.current_context or ""
+    chosen = _named(file, "contexts", name, {one.name: one.context or _Context() for one in raw.contexts or ()})
+    clusters = {one.name: one.cluster or _Cluster() for one in raw.clusters or ()}
+    cluster = _named(file, "clusters", chosen.cluster or "", clusters)
+    users = {one.name: one.user or _User() for one in raw.users or ()}
+    user = _named(file, "users", chosen.user, users) if chosen.user else _User()
+    if user.auth_provider is not None:
+        raise ConfigError(f"--kubeconfig {file}: users.{chosen.user}: auth-provider is not supported; use exec")
+    server = (master or cluster.server or "").rstrip("/")
+    where = "--master" if master else f"--kubeconfig {file}: clusters.{chosen.cluster}.cluster.server"
     if not server:
-        raise ConfigError(f"--kubeconfig {file}: clusters.{chosen.get('cluster')}.cluster.server: is empty")
-    token = user.get("token", "") or (_text(file, user["tokenFile"]).strip() if user.get("tokenFile") else "")
-    return ClusterAccess(
-        server.rstrip("/"),
-        token,
-        _pem(file, cluster, "certificate-authority"),
-        _pem(file, user, "client-certificate"),
-        _pem(file, user, "client-key"),
-        bool(cluster.get("insecure-skip-tls-verify")),
-        chosen.get("namespace") or "default",
+        raise ConfigError(f"{where}: is empty")
+    for url in server.split(","):
+        _check_url(url.strip(), where)
+    access = ClusterAccess(
+        server,
+        user.token or (_text(file, user.token_file).strip() if user.token_file else ""),
+        _pem(file, "certificate-authority", cluster.certificate_authority_data, cluster.certificate_authority),
+        _pem(file, "client-certificate", user.client_certificate_data, user.client_certificate),
+        _pem(file, "client-key", user.client_key_data, user.client_key),
+        bool(cluster.insecure_skip_tls_verify),
+        chosen.namespace or "default",
+        str(file.parent / user.token_file) if user.token_file and not user.token else "",
+    )
+    return access if user.exec is None else _asked(access, user.exec, file, chosen.user or "")
+
+
+def _asked(access: ClusterAccess, spec: Exec, file: Path, user: str) -> ClusterAccess:
+    """With what the plug-in gives.  Its certificate is used for as long as the process runs."""
+    cluster: dict[str, Any] = {"server": access.server}
+    if access.ca:
+        cluster["certificate-authority-data"] = base64.b64encode(access.ca.encode()).decode()
+    if access.insecure:
+        cluster["insecure-skip-tls-verify"] = True
+    plugin = Plugin(spec, f"--kubeconfig {file}: users.{user}.exec", file.parent, cluster)
+    plugin.check()
+    given = plugin.ask()
+    return replace(
+        access,
+        token=given.token or access.token,
+        cert=given.cert or access.cert,
+        key=given.key or access.key,
+        plugin=plugin if given.token else None,
+        expires_at=given.expires_at,
     )
 
 
-def _named(raw: dict[str, Any], kind: str, name: str, field: str, file: Path) -> dict[str, Any]:
-    for entry in raw.get(kind) or []:
-        if entry.get("name") == name:
-            return entry.get(field) or {}
-    raise ConfigError(f"--kubeconfig {file}: {kind}: there is no {name!r}")
+def _read(file: Path) -> _Written:
+    try:
+        return msgspec.convert(yaml.safe_load(file.read_text()), _Written)
+    except OSError as error:
+        raise ConfigError(f"--kubeconfig {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--kubeconfig {file}: is no text") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"--kubeconfig {file}: {' '.join(str(error).split())}") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"--kubeconfig {file}: is no kubeconfig document: {error}") from error
+
+
+def _check_url(url: str, where: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(f"{where}: {url}: must be a URL such as https://192.0.2.1:6443")
+
+
+def _named(file: Path, kind: str, name: str, entries: dict[str, T]) -> T:
+    if name not in entries:
+        raise ConfigError(f"--kubeconfig {file}: {kind}: there is no {name!r}")
+    return entries[name]
 
 
 def _text(file: Path, name: str) -> str:
@@ -98,15 +204,17 @@ def _text(file: Path, name: str) -> str:
         return path.read_text()
     except OSError as error:
         raise ConfigError(f"--kubeconfig {file}: {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--kubeconfig {file}: {path}: is no text") from error
 
 
-def _pem(file: Path, entry: dict[str, Any], field: str) -> str:
-    if entry.get(f"{field}-data"):
+def _pem(file: Path, field: str, data: str | None, name: str | None) -> str:
+    if data:
         try:
-            return base64.b64decode(entry[f"{field}-data"]).decode()
-        except (binascii.Error, UnicodeDecodeError) as error:
+            return base64.b64decode("".join(data.split()), validate=True).decode()
+        except (binascii.Error, ValueError) as error:
             raise ConfigError(f"--kubeconfig {file}: {field}-data: is no base64 of a PEM text") from error
-    return _text(file, entry[field]) if entry.get(field) else ""
+    return _text(file, name) if name else ""
 
 
 def in_cluster() -> ClusterAccess:
@@ -117,4 +225,5 @@ def in_cluster() -> ClusterAccess:
         raise ConfigError("no --kubeconfig given, and this is no Pod with a service account")
     shown = f"[{host}]" if ":" in host else host
     ca = SERVICE_ACCOUNT / "ca.crt"
-    return ClusterAccess(f"https://{shown}:{port}", token.read_text().strip(), ca.read_text() if ca.exists() else "")
+    authority = ca.read_text() if ca.exists() else ""
+    return ClusterAccess(f"https://{shown}:{port}", token.read_text().strip(), authority, token_file=str(token))

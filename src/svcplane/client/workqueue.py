@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from svcplane.client.metrics import QueueMetrics
+
 K = TypeVar("K", bound=Hashable)
 
 
@@ -21,20 +23,32 @@ class WorkQueue(Generic[K]):
         self._failures: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
+        self._metrics: QueueMetrics | None = None
+
+    def measured(self, name: str) -> None:
+        """From now on, in the metrics of this process."""
+        self._metrics = QueueMetrics(name)
 
     def add(self, key: K) -> None:
         """Now; while the key is under way, once more after it."""
         if key in self._busy:
             self._again.add(key)
             return
+        fresh = key not in self._ready
         self._ready[key] = None
+        if fresh and self._metrics is not None:
+            self._metrics.added(key, len(self._ready))
         self._wake.set()
 
     def add_after(self, key: K, seconds: float) -> None:
-        old = self._timers.pop(key, None)
+        """Then, or earlier where it is due earlier already."""
+        loop = asyncio.get_running_loop()
+        old = self._timers.get(key)
         if old is not None:
+            if old.when() <= loop.time() + seconds:
+                return
             old.cancel()
-        self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._due, key)
+        self._timers[key] = loop.call_later(seconds, self._due, key)
 
     def _due(self, key: K) -> None:
         self._timers.pop(key, None)
@@ -50,6 +64,8 @@ class WorkQueue(Generic[K]):
         key = next(iter(self._ready))
         del self._ready[key]
         self._busy.add(key)
+        if self._metrics is not None:
+            self._metrics.begun(key, len(self._ready))
         return key
 
     async def work(self, handle: Callable[[K], Awaitable[bool]]) -> None:
@@ -61,6 +77,8 @@ class WorkQueue(Generic[K]):
                 done = await handle(key)
             finally:
                 self._busy.discard(key)
+                if self._metrics is not None:
+                    self._metrics.ended(key, done=done)
                 if done:
                     self._failures.pop(key, None)
                 else:
