@@ -24,11 +24,12 @@ def is_headless(service: Service) -> bool:
 
 
 def pod_ip(pod: Pod, family: str) -> str:
-    """The Pod's address of a family (`IPv4`, `IPv6`), or an empty text."""
+    """The Pod's address of a family (`IPv4`, `IPv6`), canonical, or an empty text."""
     addresses = [entry.ip for entry in pod.status.pod_ips] or ([pod.status.pod_ip] if pod.status.pod_ip else [])
     for address in addresses:
-        if canonical_ip(address) is not None and family_of(address).api_name == family:
-            return address
+        canonical = canonical_ip(address)
+        if canonical is not None and family_of(canonical).api_name == family:
+            return canonical
     return ""
 
 

@@ -90,6 +90,7 @@ class TriggerTimes:
 
     def __init__(self) -> None:
         self._pods: dict[str, dict[str, str]] = {}
+        self._owed: dict[str, str] = {}
 
     def compute(self, service: Service, pods: Iterable[Pod]) -> str:
         """The earliest of the times that are new since the last call; empty where none is."""
@@ -109,8 +110,31 @@ class TriggerTimes:
             return created
         return min(changes) if changes else ""
 
+    def compute_some(self, service: Service, pods: Iterable[Pod]) -> str:
+        """As `compute` where only these Pods changed since the last call."""
+        known = self._pods.get(service.key)
+        if known is None:
+            return self.compute(service, pods)
+        changes = []
+        for pod in pods:
+            time = _changed_at(pod)
+            if time and time > known.get(pod.key, ""):
+                changes.append(time)
+            known[pod.key] = time
+        return min(changes) if changes else ""
+
+    def undone(self, key: str, time: str) -> None:
+        """The write that was to carry this time failed: the next one carries it."""
+        self._owed[key] = min(time, self._owed.get(key, time)) if time else self._owed.get(key, "")
+
+    def owed(self, key: str, time: str) -> str:
+        """`time`, or an earlier one that no write has carried."""
+        before = self._owed.pop(key, "")
+        return min(before, time) if before and time else before or time
+
     def forget(self, key: str) -> None:
         self._pods.pop(key, None)
+        self._owed.pop(key, None)
 
 
 def _changed_at(pod: Pod) -> str:

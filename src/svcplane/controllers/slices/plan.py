@@ -4,7 +4,6 @@ Packing changes as few slices as possible: present endpoints stay where they are
 anyway, then one that does not, then new slices.  Source: k8s.io/endpointslice reconciler.go, topologycache.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,14 +11,12 @@ from typing import Any
 import msgspec
 
 from svcplane.api.core import Node, Pod, Service
-from svcplane.api.discovery import EndpointSlice
+from svcplane.api.discovery import MANAGED_BY, SERVICE_NAME, EndpointSlice
 from svcplane.controllers import pods as p
 from svcplane.controllers.slices.hints import add_hints
+from svcplane.controllers.slices.shares import ZONE
 
-SERVICE_NAME = "kubernetes.io/service-name"
-MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 CONTROLLER = "endpointslice-controller.k8s.io"
-ZONE = "topology.kubernetes.io/zone"
 MAX_PER_SLICE = 100
 RESERVED_LABELS = (SERVICE_NAME, MANAGED_BY, p.HEADLESS_LABEL)
 Tree = dict[str, Any]
@@ -28,12 +25,16 @@ PortMap = tuple[tuple[str, str, int | None, str | None], ...]  # name, protocol,
 
 @dataclass(slots=True)
 class Plan:
-    """`updates` are whole slices under their old names; `retry`: a Pod's node is not known yet."""
+    """`updates` are whole slices under their old names; `retry`: a Pod's node is not known yet.
+
+    `refused`: by family, why `topology-mode: Auto` cannot be done; empty where it is done or not asked for.
+    """
 
     creates: list[Tree] = field(default_factory=list)
     updates: list[Tree] = field(default_factory=list)
     deletes: list[str] = field(default_factory=list)
     retry: bool = False
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -58,16 +59,27 @@ def plan(
     *,
     max_per_slice: int = MAX_PER_SLICE,
 ) -> Plan:
-    """`existing`: the service's slices of this controller.  `trigger_time`: RFC 3339, or empty."""
+    """`existing`: the slices of this controller with the service's label.  `trigger_time`: RFC 3339, or empty.
+
+    A slice that belongs to an earlier Service of the same name is not used again: it goes with its owner.
+    """
     result = Plan()
     families = service.spec.ip_families or ["IPv4"]
+    usable = [slice_ for slice_ in existing if slice_.address_type in families and is_owned(slice_, service)]
     for family in families:
         wanted, retry = desired(service, pods, nodes, family)
         result.retry = result.retry or retry
-        mine = [_Slice(to_tree(slice_)) for slice_ in existing if slice_.address_type == family]
+        mine = [_Slice(to_tree(slice_)) for slice_ in usable if slice_.address_type == family]
         _plan_family(service, family, wanted, mine, nodes, trigger_time, max_per_slice, result)
-    result.deletes += [s.metadata.name for s in existing if s.address_type not in families]
+    used = {slice_.metadata.name for slice_ in usable}
+    result.deletes += [slice_.metadata.name for slice_ in existing if slice_.metadata.name not in used]
+    if service.metadata.deletion_timestamp is not None:
+        result.creates.clear()  # the garbage collector would delete them while we replace them
     return result
+
+
+def is_owned(slice_: EndpointSlice, service: Service) -> bool:
+    return any(owner.uid == service.metadata.uid for owner in slice_.metadata.owner_references)
 
 
 def desired(
@@ -83,8 +95,8 @@ def desired(
         address = p.pod_ip(pod, family)
         if not address:
             continue
-        node = nodes.get(pod.spec.node_name) if pod.spec.node_name else None
-        if pod.spec.node_name and node is None and not publish:
+        node = nodes.get(pod.spec.node_name)
+        if node is None and not publish:
             retry = True
             continue
         ports = _ports(service, pod)
@@ -131,7 +143,7 @@ def _port_trees(ports: PortMap) -> list[Tree] | None:
     return trees or None
 
 
-def _port_map(tree: Tree) -> PortMap:
+def port_map(tree: Tree) -> PortMap:
     return tuple(
         sorted(
             (port.get("name", ""), port.get("protocol", "TCP"), port.get("port"), port.get("appProtocol"))
@@ -152,7 +164,8 @@ def _plan_family(
 ) -> None:
     by_ports: dict[PortMap, list[_Slice]] = {}
     for slice_ in mine:
-        by_ports.setdefault(_port_map(slice_.tree), []).append(slice_)
+        slice_.changed = _refresh_metadata(service, slice_.tree)
+        by_ports.setdefault(port_map(slice_.tree), []).append(slice_)
     kept: list[_Slice] = []
     fresh: list[Tree] = []
     doomed: list[_Slice] = []
@@ -170,19 +183,24 @@ def _plan_family(
         identity = {"name": old_meta["name"], "resourceVersion": old_meta.get("resourceVersion", "")}
         recycled["metadata"] = {**old_meta, **recycled["metadata"], **identity}
         kept.append(_Slice(recycled, changed=True))
-    before = [copy.deepcopy(slice_.tree.get("endpoints") or []) for slice_ in kept]
-    trees = [slice_.tree for slice_ in kept] + fresh
-    add_hints(service, trees, nodes)
-    for slice_, old in zip(kept, before, strict=True):
-        if (slice_.tree.get("endpoints") or []) != old:
-            slice_.changed = True
-        if _refresh_metadata(service, slice_.tree) or slice_.changed:
-            _stamp(slice_.tree, trigger_time)
+    changing = [slice_.tree for slice_ in kept if slice_.changed] + fresh
+    unchanged = [slice_ for slice_ in kept if not slice_.changed]
+    before = [_hints(slice_.tree) for slice_ in unchanged]
+    result.refused[family] = add_hints(service, changing, [slice_.tree for slice_ in unchanged], nodes)
+    for slice_, old in zip(unchanged, before, strict=True):
+        slice_.changed = _hints(slice_.tree) != old
+    for slice_ in kept:
+        if slice_.changed:
+            stamp(slice_.tree, trigger_time)
             result.updates.append(slice_.tree)
     for tree in fresh:
-        _stamp(tree, trigger_time)
+        stamp(tree, trigger_time)
         result.creates.append(tree)
     result.deletes += [slice_.tree["metadata"]["name"] for slice_ in doomed]
+
+
+def _hints(tree: Tree) -> list[Tree | None]:
+    return [endpoint.get("hints") for endpoint in tree.get("endpoints") or ()]
 
 
 def _placeholder(service: Service, family: str, kept: list[_Slice], fresh: list[Tree], doomed: list[_Slice]) -> None:
@@ -288,7 +306,7 @@ def _refresh_metadata(service: Service, tree: Tree) -> bool:
     return True
 
 
-def _stamp(tree: Tree, trigger_time: str) -> None:
+def stamp(tree: Tree, trigger_time: str) -> None:
     """The annotation tells since when the state that this write records exists."""
     annotations = tree["metadata"].setdefault("annotations", {})
     if trigger_time:

@@ -1,0 +1,1 @@
+"""EndpointSlices for Endpoints that people write: of Services without a selector."""
