@@ -11,7 +11,7 @@ packet's mark and restoring the mark in the same rule has no effect but makes th
 import ipaddress
 from collections.abc import Iterable
 
-from svcplane.base.net import Family
+from svcplane.base.net import Family, IPNetwork
 from svcplane.kernel.nft import objects as o
 from svcplane.proxy.model import DetectLocal, NodeConfig
 from svcplane.proxy.planes.nftables import names as n
@@ -113,7 +113,7 @@ class Layout:
         """Matches packets of this node's Pods (or of all Pods, by cluster CIDR); None where nobody can tell."""
         match self.config.detect_local:
             case DetectLocal.CLUSTER_CIDR | DetectLocal.NODE_CIDR if self.config.local_cidrs:
-                return self.saddr(0), o.Lookup("local-sources", 0)
+                return self.saddr(0), *self._within(self.config.local_cidrs, "local-sources")
             case DetectLocal.BRIDGE_INTERFACE | DetectLocal.INTERFACE_NAME_PREFIX if self.config.local_interface:
                 return o.Meta(0, o.MetaKey.IIFNAME), o.Cmp(0, o.Op.EQ, self._interface())
             case _:
@@ -121,12 +121,21 @@ class Layout:
 
     def not_from_local_pod(self) -> Expressions | None:
         match self.from_local_pod():
-            case (load, o.Lookup(name, register)):
-                return load, o.Lookup(name, register, inverted=True)
-            case (load, o.Cmp(register, _, data)):
-                return load, o.Cmp(register, o.Op.NEQ, data)
+            case (*load, o.Lookup(name, register)):
+                return *load, o.Lookup(name, register, inverted=True)
+            case (*load, o.Cmp(register, _, data)):
+                return *load, o.Cmp(register, o.Op.NEQ, data)
             case _:
                 return None
+
+    def _within(self, cidrs: Iterable[str], set_name: str) -> Expressions:
+        """Matches an address in register 0 that is in one of the networks.  One network is compared with, which costs
+        a packet less than a look into the set that holds them."""
+        networks = _merged(cidrs, self.family)
+        if len(networks) != 1:
+            return (o.Lookup(set_name, 0),)
+        mask, first = networks[0].netmask.packed, networks[0].network_address.packed
+        return o.Bitwise(0, 0, mask, bytes(len(mask))), o.Cmp(0, o.Op.EQ, first)
 
     def _interface(self) -> bytes:
         name = self.config.local_interface.encode()
@@ -151,7 +160,7 @@ class Layout:
         new = self._new()
         services = [o.Rule((_jump("services"),))]
         firewall = [o.Rule((*new, _jump("firewall-check")))]
-        to_services = o.Rule((*new, _jump("service-endpoints-check")))
+        to_services = o.Rule((*new, *self._untranslated(), _jump("service-endpoints-check")))
         to_nodeports = o.Rule((*new, *self.to_nodeport_address(), _jump("nodeport-endpoints-check")))
         to_cluster_ips = o.Rule((*new, _jump("cluster-ips-check")))
         forward = [to_services, to_cluster_ips]
@@ -170,6 +179,12 @@ class Layout:
     def _new() -> Expressions:
         bit = n.word(o.CT_STATE_NEW)
         return o.Ct(0, o.CtKey.STATE), o.Bitwise(0, 0, bit, n.word(0)), o.Cmp(0, o.Op.NEQ, n.word(0))
+
+    @staticmethod
+    def _untranslated() -> Expressions:
+        """Matches what no Service took: the usual connection, which one did, need not be looked for any further."""
+        dnatted = n.word(o.CT_STATUS_DNAT)
+        return o.Ct(0, o.CtKey.STATUS), o.Bitwise(0, 0, dnatted, n.word(0)), o.Cmp(0, o.Op.EQ, n.word(0))
 
     def _postrouting(self) -> list[o.Rule]:
         dnatted = n.word(o.CT_STATUS_DNAT)
@@ -206,6 +221,10 @@ class Layout:
         address, nodeport = self.key(n.Context.ADDRESS), self.key(n.Context.NODEPORT)
         firewall = (*address, o.Lookup("firewall-ips", 0, verdict=True))
         drop = o.Immediate(o.Verdict(o.Code.DROP))
+        unknown = []
+        if _merged(self.config.service_cidrs, self.family):
+            within = self._within(self.config.service_cidrs, "service-cidrs")
+            unknown = [o.Rule((self.daddr(0), *within, drop), "ClusterIP that no Service has")]
         services = [
             *self._masquerade_cluster_ip_rules(),
             o.Rule(self.dispatch(n.Context.ADDRESS), "cluster, external and load-balancer addresses"),
@@ -235,7 +254,7 @@ class Layout:
                         (self.daddr(0), o.Lookup("cluster-ips", 0), o.Reject(self.family)),
                         "undefined port of a ClusterIP",
                     ),
-                    o.Rule((self.daddr(0), o.Lookup("service-cidrs", 0), drop), "ClusterIP that no Service has"),
+                    *unknown,
                 ],
             ),
             (o.Chain("services"), services),
@@ -248,7 +267,8 @@ class Layout:
         outside = self.not_from_local_pod()
         if outside is None:
             return []
-        rule = o.Rule((*to_cluster_ip, *outside, _jump("mark-for-masquerade")), "masquerade what comes from outside")
+        # the source first: most packets come from Pods, and their destination need not be looked up
+        rule = o.Rule((*outside, *to_cluster_ip, _jump("mark-for-masquerade")), "masquerade what comes from outside")
         return [rule]
 
     # -- classes -------------------------------------------------------------------------------------------------
@@ -337,13 +357,17 @@ def firewall_chain(layout: Layout, chain: str, allowed: str) -> tuple[o.Chain, l
     return o.Chain(chain), [rule]
 
 
+def _merged(cidrs: Iterable[str], family: Family) -> list[IPNetwork]:
+    networks = [ipaddress.ip_network(cidr) for cidr in cidrs]
+    of_family = (net for net in networks if net.version == family)
+    return list(ipaddress.collapse_addresses(of_family))  # type: ignore[type-var]
+
+
 def interval_elements(cidrs: Iterable[str], family: Family) -> tuple[o.Element, ...]:
     """Start and end elements of the merged ranges."""
     width = 4 if family is Family.IPV4 else 16
-    networks = [ipaddress.ip_network(cidr) for cidr in cidrs]
-    merged = ipaddress.collapse_addresses(net for net in networks if net.version == family)  # type: ignore[type-var]
     ranges: list[list[int]] = []
-    for net in merged:
+    for net in _merged(cidrs, family):
         first, after = int(net.network_address), int(net.broadcast_address) + 1
         if ranges and ranges[-1][1] == first:
             ranges[-1][1] = after

@@ -7,6 +7,7 @@ its pool.  Each class has one constant chain (see `layout`); a frontend is an el
 import base64
 import hashlib
 import ipaddress
+import socket
 import sys
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -86,6 +87,14 @@ class Class:
         """Two bits of kind, seventeen of timeout (at most 86400), thirteen of slots."""
         return self.kind << 30 | self.affinity_timeout_s << 13 | self.slots
 
+    @classmethod
+    def unpacked(cls, data: bytes) -> "Class | None":
+        """The inverse of `packed`; None for what is no class."""
+        number = unword(data)
+        if number >> 30 not in tuple(Kind):
+            return None
+        return cls(Kind(number >> 30), number >> 13 & (1 << 17) - 1, number & MAX_SLOTS)
+
     @property
     def packed(self) -> bytes:
         return word(self.number)
@@ -118,7 +127,7 @@ def packed_ip(ip: str) -> bytes:
     """Network-order bytes; remembered, since the text form is what costs."""
     packed = _addresses.get(ip)
     if packed is None:
-        packed = ipaddress.ip_address(ip).packed
+        packed = socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip)
         if len(_addresses) > 1_000_000:
             _addresses.clear()
         _addresses[ip] = packed
@@ -146,7 +155,9 @@ def endpoint_data(ip: str, port: int) -> bytes:
 
 def read_endpoint(data: bytes) -> tuple[str, int]:
     """The inverse of `endpoint_data`."""
-    return str(ipaddress.ip_address(data[:-4])), int.from_bytes(data[-4:-2], "big")
+    packed = data[:-4]
+    ip = socket.inet_ntoa(packed) if len(packed) == 4 else str(ipaddress.IPv6Address(packed))
+    return ip, int.from_bytes(data[-4:-2], "big")
 
 
 def endpoint_id(ip: str, port: int, taken: dict[int, str]) -> int:

@@ -186,7 +186,7 @@ def draft_firewalls(draft: Draft, config: NodeConfig, stage: Stage, known: set[s
 
 def same_structure(observed: o.TableContent, wanted: Skeleton) -> bool:
     """Whether sets and base chains are such that the table can be mended instead of being made anew."""
-    if any(observed.sets.get(name) != spec for name, spec in wanted.sets.items()):
+    if observed.dormant or any(observed.sets.get(name) != spec for name, spec in wanted.sets.items()):
         return False
     observed_base = {chain for chain in observed.chains.values() if chain.hook is not None}
     return observed_base == {chain for chain in wanted.chains.values() if chain.hook is not None}

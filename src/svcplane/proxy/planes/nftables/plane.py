@@ -5,17 +5,18 @@ generation it is based on, so that nobody's change in between goes unnoticed.
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from svcplane.base.net import join_host_port
 from svcplane.kernel.nft import objects as o
 from svcplane.proxy.model import NodeConfig, Outcome, Packet, ProxyState, ServicePortName
-from svcplane.proxy.plane import AffinityEntry, Operation, SyncReport
+from svcplane.proxy.plane import AffinityEntry, LiveRule, Operation, SyncReport
 from svcplane.proxy.planes.nftables import names as n
 from svcplane.proxy.planes.nftables import plan as p
 from svcplane.proxy.planes.nftables.book import Book, Data, Stage, recover
 from svcplane.proxy.planes.nftables.compile import Fragment, compile_port
+from svcplane.proxy.planes.nftables.describe import live_rules
 from svcplane.proxy.planes.nftables.layout import sets
 from svcplane.proxy.planes.nftables.trace import trace
 from svcplane.proxy.topology import categorize
@@ -48,6 +49,7 @@ class NftablesPlane:
         self._table = n.table_name(config.family)
         self._config = config
         self._known: _Known | None = None
+        self._owners: dict[int, ServicePortName] = {}  # of pools, as `affinity` found them
 
     async def preflight(self) -> None:
         await self._nft.generation()
@@ -80,7 +82,7 @@ class NftablesPlane:
         outcome = p.draft_elements(draft, stage, known.book.live, state.config.family)
         changes = draft.changes(known.specs)
         if changes:
-            known.generation = await self._nft.commit(self._table, changes, known.generation)
+            known.generation = await self._commit_over_others(changes, known.generation)
         for (set_name, key), data in outcome.items():
             if data is KeyError:
                 del known.book.live[set_name][key]
@@ -88,6 +90,18 @@ class NftablesPlane:
                 known.book.live.setdefault(set_name, {})[key] = data  # type: ignore[assignment]
         self._known = known
         return SyncReport(draft.operations, draft.count, False, None, _facts(known))
+
+    async def _commit_over_others(self, changes: tuple[o.Change, ...], generation: int) -> int:
+        """Commit, whatever others do to tables of theirs.  Raises GenerationChanged where ours may be concerned."""
+        for _ in range(_TRIES):
+            try:
+                return await self._nft.commit(self._table, changes, generation)
+            except o.GenerationChanged:
+                present = await self._nft.generation()
+                if not await self._nft.unchanged(self._table, generation, present):
+                    raise
+                generation = present
+        return await self._nft.commit(self._table, changes, generation)
 
     async def _sync_full(self, state: ProxyState) -> SyncReport:
         for attempt in range(_TRIES):
@@ -101,6 +115,7 @@ class NftablesPlane:
                     raise
                 continue
             self._known, self._config = known, state.config
+            await self._nft.listen()
             return SyncReport(draft.operations, draft.count, True, None, _facts(known))
         raise AssertionError("unreachable")
 
@@ -128,6 +143,9 @@ class NftablesPlane:
         generation = await self._nft.generation()
         if generation == known.generation:
             return True
+        if await self._nft.unchanged(self._table, known.generation, generation):
+            known.generation = generation
+            return True
         observed = await self._nft.read(self._table)
         if observed is None or not _as_left(observed, known):
             return False
@@ -135,18 +153,26 @@ class NftablesPlane:
         return True
 
     async def plan(self, state: ProxyState) -> Sequence[Operation]:
-        draft, _ = _draft_full(state, await self._nft.read(self._table))
+        observed = await self._nft.read(self._table)
+        draft, _ = _draft_full(state, observed, _classes_there(observed))
         return draft.operations
 
     async def trace(self, state: ProxyState, packet: Packet) -> tuple[frozenset[Outcome], Sequence[str]]:
         content = await self._nft.read(self._table)
         return trace(content or o.TableContent(), state, packet)
 
+    async def rules(self, state: ProxyState) -> Sequence[LiveRule]:
+        content = await self._nft.read(self._table)
+        if content is None:
+            return ()
+        pools = self._known.book.pool_owner if self._known else _owners(state, content)
+        return list(live_rules(content, await self._nft.listed(self._table), pools, self._table.family))
+
     async def affinity(self, state: ProxyState) -> Sequence[AffinityEntry]:
         content = await self._nft.read(self._table)
         if content is None:
             return ()
-        owners = self._known.book.pool_owner if self._known else _owners(state, content)
+        owners = self._owners = self._known.book.pool_owner if self._known else _owners(state, content)
         endpoints = content.elements.get("endpoints-by-id", {})
         found = []
         for key, element in content.elements.get("affinity", {}).items():
@@ -165,7 +191,7 @@ class NftablesPlane:
         known = self._known
         spec = sets(self._table.family)["affinity"]
         content = await self._nft.read_elements(self._table, spec)
-        owners = known.book.pool_owner if known else {}
+        owners = known.book.pool_owner if known else self._owners
         client = n.packed_ip(entry.client)
         doomed = [
             o.Element(key, element.data)
@@ -203,15 +229,28 @@ def _stage_node(stage: Stage, state: ProxyState, known: _Known) -> None:
     known.local_addresses = state.node.local_addresses
 
 
-def _draft_full(state: ProxyState, observed: o.TableContent | None) -> tuple[p.Draft, _Known]:
-    """The transaction from what is there to `state`, whatever is there."""
+def _classes_there(observed: o.TableContent | None) -> list[tuple[n.Context, n.Class]]:
+    """Classes whose chains are there.  Those that lost their last frontend stay until the next full sync."""
+    found = []
+    for context, name in n.CHAIN_MAP.items():
+        for key in observed.elements.get(name, {}) if observed else ():
+            class_ = n.Class.unpacked(key)
+            if class_ is not None and class_.chain(context) in (observed.chains if observed else ()):
+                found.append((context, class_))
+    return found
+
+
+def _draft_full(
+    state: ProxyState, observed: o.TableContent | None, kept: Iterable[tuple[n.Context, n.Class]] = ()
+) -> tuple[p.Draft, _Known]:
+    """The transaction from what is there to `state`, whatever is there.  `kept`: classes that stay, used or not."""
     config = state.config
     book = Book(*recover(observed.elements)) if observed else Book()
     stage = Stage()
     for name in sorted(state.services):
         book.update(name, _fragment(state, name), stage)
     book.forget_recovered()
-    classes = dict.fromkeys((*p.ready_classes(), *stage.classes))
+    classes = dict.fromkeys((*p.ready_classes(), *stage.classes, *kept))
     book.known_classes.update(classes)
     stage.wanted |= p.class_elements(classes)
     for ip in p.nodeport_ips(config, state.node.local_addresses):
@@ -220,7 +259,7 @@ def _draft_full(state: ProxyState, observed: o.TableContent | None) -> tuple[p.D
     draft = p.Draft()
     if observed is not None and not p.same_structure(observed, wanted):
         draft.structure.append(o.DeleteTable())
-        draft.note("delete", f"table {n.TABLE}", "its sets or base chains are not as they should be")
+        draft.note("delete", f"table {n.TABLE}", "it, its sets or its base chains are not as they should be")
         observed = None
     p.draft_skeleton(draft, wanted, observed)
     chains = set(wanted.chains)
@@ -298,7 +337,9 @@ def _as_left(observed: o.TableContent, known: _Known) -> bool:
         found, live = observed.elements.get(name, {}), known.book.live.get(name, {})
         if len(found) != len(live) or any(key not in live or live[key] != e.data for key, e in found.items()):
             return False
-    firewalls = (fragment.firewall for fragment in known.book.fragments.values() if fragment.firewall is not None)
+    firewalls = [fragment.firewall for fragment in known.book.fragments.values() if fragment.firewall is not None]
+    if set(observed.sets) != set(known.specs) | {firewall.allowed_set for firewall in firewalls}:
+        return False
     return all(p.firewall_is_there(observed, firewall, known.config) for firewall in firewalls)
 
 
