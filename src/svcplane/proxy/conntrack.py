@@ -3,12 +3,20 @@
 A UDP flow that was translated to an endpoint which serves no more would be sent there for ever, since datagrams
 keep it alive: it is deleted, and the next datagram is translated anew.  Flows of a Service without any serving
 endpoint are left alone.  Source: kube-proxy 1.36 conntrack cleanup.
+
+A TCP connection outlives its endpoint's place in the Service, for it may still be served.  Where it is not (a Pod that
+is gone answers nothing, not even a reset), its client waits for minutes.  A Service may ask that such connections are
+ended: once the flow is deleted, the client's next packet is taken for the beginning of a new one, goes to an endpoint
+that knows nothing of it, and is answered by a reset.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from svcplane.proxy.model import Protocol, ProxyState, ServicePortName
+from svcplane.proxy.model import Endpoint, EndTcp, Protocol, ProxyState, ServicePort, ServicePortName
+
+#: Of a Service, over the proxy's --end-tcp-connections.
+ANNOTATION = "svcplane.dev/end-tcp-connections"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +32,33 @@ class Flow:
     reply_sport: int
 
 
+def end_tcp(port: ServicePort, default: EndTcp) -> tuple[EndTcp, str]:
+    """When connections of a TCP service port are ended, and what is wrong with its annotation."""
+    text = dict(port.annotations).get(ANNOTATION)
+    if text is None:
+        return default, ""
+    try:
+        return EndTcp(text), ""
+    except ValueError:
+        allowed = ", ".join(EndTcp)
+        problem = f"annotation {ANNOTATION}={text!r} of {port.name}: must be one of {allowed}; it is passed over"
+        return default, problem
+
+
+def concerned(state: ProxyState, names: Iterable[ServicePortName] | None, protocol: Protocol) -> ProxyState:
+    """The part of a state whose flows may have become wrong.  `names` None: any."""
+    mine = [name for name in (state.services if names is None else names) if name.protocol is protocol]
+    services = {name: state.services[name] for name in mine if name in state.services}
+    if protocol is Protocol.TCP:
+        default = state.config.end_tcp_connections
+        services = {name: port for name, port in services.items() if end_tcp(port, default)[0] is not EndTcp.NEVER}
+    endpoints = {name: state.endpoints[name] for name in services if name in state.endpoints}
+    return replace(state, services=services, endpoints=endpoints)
+
+
 def stale(flows: Iterable[Flow], state: ProxyState, protocol: Protocol = Protocol.UDP) -> list[Flow]:
-    """The flows to our addresses whose answers come from no serving endpoint."""
-    by_address: dict[tuple[str, int], ServicePortName] = {}
-    by_port: dict[int, ServicePortName] = {}
-    for name, port in state.services.items():
-        if name.protocol is not protocol:
-            continue
-        for ip in (port.cluster_ip, *port.external_vips):
-            by_address[ip, port.port] = name
-        if port.node_port:
-            by_port[port.node_port] = name
+    """The flows to our addresses whose answers come from an endpoint that they must not go to any more."""
+    by_address, by_port = _frontends(state, protocol)
     found = []
     for flow in flows:
         if flow.protocol is not protocol:
@@ -44,7 +68,34 @@ def stale(flows: Iterable[Flow], state: ProxyState, protocol: Protocol = Protoco
             owner = by_port.get(flow.dport)
         if owner is None:
             continue
-        serving = {(e.ip, e.port) for e in state.endpoints.get(owner, ()) if e.serving}
-        if serving and (flow.reply_src, flow.reply_sport) not in serving:
+        kept = _kept(state, owner)
+        if kept and (flow.reply_src, flow.reply_sport) not in kept:
             found.append(flow)
     return found
+
+
+def _frontends(
+    state: ProxyState, protocol: Protocol
+) -> tuple[Mapping[tuple[str, int], ServicePortName], Mapping[int, ServicePortName]]:
+    by_address: dict[tuple[str, int], ServicePortName] = {}
+    by_port: dict[int, ServicePortName] = {}
+    for name, port in state.services.items():
+        if name.protocol is not protocol:
+            continue
+        for ip in (port.cluster_ip, *port.external_vips):
+            by_address[ip, port.port] = name
+        if port.node_port:
+            by_port[port.node_port] = name
+    return by_address, by_port
+
+
+def _kept(state: ProxyState, name: ServicePortName) -> set[tuple[str, int]]:
+    """Where flows of a service port may go on to; empty where no endpoint serves, and all are left alone."""
+    endpoints: tuple[Endpoint, ...] = state.endpoints.get(name, ())
+    serving = {(endpoint.ip, endpoint.port) for endpoint in endpoints if endpoint.serving}
+    if not serving or name.protocol is not Protocol.TCP:
+        return serving
+    when, _ = end_tcp(state.services[name], state.config.end_tcp_connections)
+    if when is EndTcp.REMOVED:
+        return {(endpoint.ip, endpoint.port) for endpoint in endpoints}
+    return serving

@@ -1,104 +1,92 @@
-"""What the proxy answers about itself and about Services: /healthz, /metrics, health check node ports.
+"""What the proxy answers about itself and about Services: /healthz, /livez, health check node ports.
 
 Source: kube-proxy 1.36 pkg/proxy/healthcheck.
 """
 
+import ipaddress
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from svcplane.base.clock import rfc3339
-from svcplane.base.errors import EnvironmentProblem
+from svcplane.base.errors import EnvironmentProblem, reason_of
+from svcplane.base.net import Family, contains
 from svcplane.proxy.model import ProxyState, ServicePortName
 
 TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
+Page = tuple[int, bytes, str, dict[str, str]]  # status, body, content type, headers
 _NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 
 
 @dataclass(slots=True)
 class Health:
-    """`timeout_s`: a change that waits longer than this for the kernel makes the proxy unhealthy."""
+    """`timeout_s`: a change that waits longer than this for the kernel makes the proxy unhealthy.
+
+    By family: when the oldest change that waits came (monotonic), and when the last sync ended (wall).
+    """
 
     timeout_s: float = 60.0
-    updated_wall: float = 0.0
-    queued_since: float | None = None
-    node_eligible: bool = True
     families: tuple[str, ...] = ()
+    queued_since: dict[str, float] = field(default_factory=dict)
+    updated_wall: dict[str, float] = field(default_factory=dict)
+    node_eligible: bool = True
 
-    def queued(self, now: float) -> None:
-        if self.queued_since is None:
-            self.queued_since = now
+    def queued(self, family: str, now: float) -> None:
+        self.queued_since.setdefault(family, now)
 
-    def synced(self, wall: float) -> None:
-        self.updated_wall, self.queued_since = wall, None
+    def synced(self, family: str, wall: float) -> None:
+        """Everything that waited has been written."""
+        self.updated_wall[family] = wall
+        self.queued_since.pop(family, None)
+
+    def family_alive(self, family: str, now: float) -> bool:
+        since = self.queued_since.get(family)
+        return family in self.updated_wall and (since is None or now - since < self.timeout_s)
 
     def is_alive(self, now: float) -> bool:
-        if not self.updated_wall:
-            return False
-        return self.queued_since is None or now - self.queued_since < self.timeout_s
+        """All families are written, and nothing waits too long."""
+        return all(self.family_alive(family, now) for family in self.families)
+
+    def is_stuck(self, now: float) -> bool:
+        """A change waits too long.  Who has not begun is not: the API may be away, and a restart would not help."""
+        begun = (family for family in self.families if family in self.updated_wall)
+        return not all(self.family_alive(family, now) for family in begun)
 
     def is_healthy(self, now: float) -> bool:
+        """As load balancers should see it: a node about to go takes no new connections (KEP-3836)."""
         return self.is_alive(now) and self.node_eligible
 
 
-class Metrics:
-    """With kube-proxy's names."""
-
-    def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        buckets = tuple(0.001 * 2**n for n in range(15))
-        self.sync = Histogram(
-            "kubeproxy_sync_proxy_rules_duration_seconds", "Sync", ("ip_family",), registry=registry, buckets=buckets
-        )
-        self.full = Histogram(
-            "kubeproxy_sync_full_proxy_rules_duration_seconds",
-            "Full",
-            ("ip_family",),
-            registry=registry,
-            buckets=buckets,
-        )
-        self.partial = Histogram(
-            "kubeproxy_sync_partial_proxy_rules_duration_seconds",
-            "Partial",
-            ("ip_family",),
-            registry=registry,
-            buckets=buckets,
-        )
-        self.last = Gauge(
-            "kubeproxy_sync_proxy_rules_last_timestamp_seconds", "Last", ("ip_family",), registry=registry
-        )
-        self.queued = Gauge(
-            "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "Queued", ("ip_family",), registry=registry
-        )
-        self.failures = Counter(
-            "kubeproxy_sync_proxy_rules_nftables_sync_failures", "Failures", ("ip_family",), registry=registry
-        )
-        self.endpoints = Counter("kubeproxy_sync_proxy_rules_endpoint_changes", "Endpoints", registry=registry)
-        self.services = Counter("kubeproxy_sync_proxy_rules_service_changes", "Services", registry=registry)
-        self.flows = Counter(
-            "kubeproxy_conntrack_reconciler_deleted_entries", "Stale flows", ("ip_family",), registry=registry
-        )
-
-    def render(self) -> bytes:
-        return generate_latest(self._registry)
-
-
 class HealthServer:
-    """Listens on host:port addresses; each page is a function."""
+    """Listens on host:port addresses; each page is a function.
+
+    An unspecified host, `0.0.0.0` as well as `::`, is every address of both families, as Go has it.
+    """
 
     def __init__(self) -> None:
         self._runners: list[web.ServerRunner] = []
 
-    async def listen(
-        self, host: str, port: int, answer: Callable[[str], tuple[int, bytes, str, dict[str, str]]]
-    ) -> None:
-        """`answer(path)` gives status, body, content type and headers.  Raises EnvironmentProblem."""
+    async def listen(self, host: str, port: int, answer: Callable[[str], Page]) -> None:
+        """`answer(path)` gives the page.  Raises EnvironmentProblem."""
+        await self._open(host, port, answer, everywhere=not host or ipaddress.ip_address(host).is_unspecified)
 
+    async def listen_on(self, hosts: Iterable[str], port: int, answer: Callable[[str], Page]) -> None:
+        """On exactly these addresses, all or none; `::` is that of IPv6 alone, "" everywhere.
+
+        Raises EnvironmentProblem.
+        """
+        try:
+            for host in hosts:
+                await self._open(host, port, answer, everywhere=not host)
+        except EnvironmentProblem:
+            await self.close()
+            raise
+
+    async def _open(self, host: str, port: int, answer: Callable[[str], Page], *, everywhere: bool) -> None:
         async def serve(request: web.BaseRequest) -> web.StreamResponse:
             status, body, kind, headers = answer(request.path)
             return web.Response(status=status, body=body, headers={"Content-Type": kind, **headers})
@@ -106,10 +94,10 @@ class HealthServer:
         runner = web.ServerRunner(web.Server(serve, access_log=None), shutdown_timeout=1.0)
         await runner.setup()
         try:
-            await web.TCPSite(runner, host or None, port, reuse_address=True).start()
+            await web.TCPSite(runner, None if everywhere else host, port, reuse_address=True).start()
         except OSError as error:
             await runner.cleanup()
-            raise EnvironmentProblem(f"cannot listen on {host or '*'}:{port}: {error.strerror or error}") from error
+            raise EnvironmentProblem(f"cannot listen on {host or '*'}:{port}: {reason_of(error)}") from error
         self._runners.append(runner)
 
     async def close(self) -> None:
@@ -118,18 +106,27 @@ class HealthServer:
         self._runners = []
 
 
-def health_page(health: Health, path: str) -> tuple[int, bytes, str, dict[str, str]]:
-    """/healthz and /livez."""
+def health_page(health: Health, path: str) -> Page:
+    """/healthz and /livez.  `healthy` in them is the proxy's part: a node about to go is told of beside it."""
     now = time.monotonic()
     if path not in ("/healthz", "/livez"):
         return 404, b"404 page not found\n", "text/plain; charset=utf-8", dict(_NOSNIFF)
-    good = health.is_healthy(now) if path == "/healthz" else health.is_alive(now)
-    updated = rfc3339(health.updated_wall)
-    families = {family: {"lastUpdated": updated, "healthy": health.is_alive(now)} for family in health.families}
+    alive = health.is_alive(now) if path == "/healthz" else not health.is_stuck(now)
+    good = alive and (health.node_eligible or path == "/livez")
+    families = {
+        family: {
+            "lastUpdated": rfc3339(health.updated_wall.get(family, 0.0)),
+            "healthy": health.family_alive(family, now),
+        }
+        for family in health.families
+    }
+    wall = time.time()
+    # of one that is well, "now": what waits for no change is as good as new
+    updated = wall if good else max(health.updated_wall.values(), default=0.0)
     body: dict[str, Any] = {
-        "lastUpdated": updated,
-        "currentTime": rfc3339(time.time()),
-        "healthy": good,
+        "lastUpdated": rfc3339(updated),
+        "currentTime": rfc3339(wall),
+        "healthy": alive,
         "status": families,
     }
     if path == "/healthz":
@@ -137,16 +134,16 @@ def health_page(health: Health, path: str) -> tuple[int, bytes, str, dict[str, s
     return (200 if good else 503), msgspec.json.encode(body), "application/json", dict(_NOSNIFF)
 
 
-def local_ready(state: ProxyState, service: tuple[str, str]) -> int:
-    """How many ready endpoints of a Service are on this node, each address once."""
-    found: set[str] = set()
-    for name, endpoints in state.endpoints.items():
-        if name.service == service:
-            found |= {endpoint.ip for endpoint in endpoints if endpoint.is_local and endpoint.ready}
-    return len(found)
+def local_ready(states: Iterable[ProxyState], names: Iterable[ServicePortName]) -> int:
+    """How many addresses on this node have a ready endpoint of a Service, `names` being its ports."""
+    ports = tuple(names)
+    return sum(
+        len({e.ip for name in ports for e in state.endpoints.get(name, ()) if e.is_local and e.ready})
+        for state in states
+    )
 
 
-def check_page(service: tuple[str, str], count: int, healthy: bool) -> tuple[int, bytes, str, dict[str, str]]:
+def check_page(service: tuple[str, str], count: int, healthy: bool) -> Page:
     """What a health check node port answers to a load balancer."""
     namespace, name = service
     body = {
@@ -158,55 +155,97 @@ def check_page(service: tuple[str, str], count: int, healthy: bool) -> tuple[int
     return (200 if count and healthy else 503), msgspec.json.encode(body), "application/json", headers
 
 
+def check_hosts(states: Sequence[ProxyState]) -> tuple[str, ...]:
+    """Where health check node ports answer: where node ports do, for whoever restricts these restricts those too."""
+    found: list[str] = []
+    if not any(state.config.nodeport_primary_only or state.config.nodeport_addresses for state in states):
+        return ("",)
+    for state in states:
+        config, local = state.config, state.node.local_addresses
+        if config.nodeport_primary_only:
+            mine: Iterable[str] = config.primary_ips[:1]
+        elif config.nodeport_addresses:
+            mine = (ip for ip in local if any(contains(cidr, ip) for cidr in config.nodeport_addresses))
+        else:
+            mine = ("0.0.0.0",) if config.family is Family.IPV4 else ("::",)
+        found += mine
+    return tuple(found)
+
+
 class CheckPorts:
-    """One listener for each Service that has a health check node port."""
+    """One listener for each Service that has a health check node port, on the addresses of node ports.
+
+    A port that cannot be opened is told of once and tried again at each update; `failed` says whether there is one.
+    """
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self._open: dict[tuple[str, str], tuple[int, HealthServer]] = {}
+        self._open: dict[tuple[str, str], tuple[int, tuple[str, ...], HealthServer]] = {}
+        self._hosts: tuple[str, ...] = ()
+        self._wanted: dict[tuple[str, str], dict[ServicePortName, int]] = {}  # by the ports that want it
+        self._failed: set[tuple[str, str]] = set()
         self._states: tuple[ProxyState, ...] = ()
 
+    @property
+    def failed(self) -> bool:
+        return bool(self._failed)
+
     async def update(self, states: tuple[ProxyState, ...], touched: Mapping[ServicePortName, None] | None) -> list[str]:
-        """Open and close listeners; returns what could not be opened.  `touched` None: look at everything."""
+        """Open and close listeners; returns what could not be opened.  `touched` None: look at everything.
+
+        Costs what was touched.
+        """
         self._states = states
-        names = touched if touched is not None else {name: None for state in states for name in state.services}
-        gone = [name for name in names if name.service in self._open and all(name not in s.services for s in states)]
-        # another port of the same Service may still want the listener
-        wanted_ports = self._wanted([name for state in states for name in state.services] if gone else names)
-        services = {name.service for name in touched} if touched is not None else set(wanted_ports) | set(self._open)
-        problems: list[str] = []
-        for service in services:
-            wanted = wanted_ports.get(service, 0)
-            port, server = self._open.get(service, (0, None))
-            if wanted == port:
-                continue
-            if server is not None:
-                await server.close()
-                del self._open[service]
-            if wanted:
-                fresh = HealthServer()
-                try:
-                    await fresh.listen("", wanted, lambda _path, s=service: self._answer(s))  # type: ignore[misc]
-                    self._open[service] = (wanted, fresh)
-                except EnvironmentProblem as error:
-                    problems.append(f"health check of {'/'.join(service)}: {error}")
-        return problems
-
-    def _wanted(self, names: Iterable[ServicePortName]) -> dict[tuple[str, str], int]:
-        """The health check node port of each Service among `names` that has one."""
-        found: dict[tuple[str, str], int] = {}
+        names = dict.fromkeys(touched or ())
+        if touched is None:
+            self._hosts = check_hosts(states)
+            names = dict.fromkeys(name for state in states for name in state.services)
+            names.update(dict.fromkeys(name for ports in self._wanted.values() for name in ports))
         for name in names:
-            for state in self._states:
-                port = state.services.get(name)
-                if port is not None and port.external_policy_local and port.health_check_node_port:
-                    found[name.service] = port.health_check_node_port
-        return found
+            self._look(name)
+        problems = (await self._serve(service) for service in {name.service for name in names} | self._failed)
+        return [problem async for problem in problems if problem]
 
-    def _answer(self, service: tuple[str, str]) -> tuple[int, bytes, str, dict[str, str]]:
-        count = sum(local_ready(state, service) for state in self._states)
-        return check_page(service, count, self._health.is_healthy(time.monotonic()))
+    def _look(self, name: ServicePortName) -> None:
+        wanted = 0
+        for state in self._states:
+            port = state.services.get(name)
+            if port is not None and port.external_policy_local:
+                wanted = wanted or port.health_check_node_port
+        if wanted:
+            self._wanted.setdefault(name.service, {})[name] = wanted
+        elif name.service in self._wanted:
+            self._wanted[name.service].pop(name, None)
+            if not self._wanted[name.service]:
+                del self._wanted[name.service]
+
+    async def _serve(self, service: tuple[str, str]) -> str:
+        """Have the listener a Service wants; what went wrong, unless told before."""
+        wanted = next(iter(self._wanted.get(service, {}).values()), 0)
+        port, hosts, server = self._open.get(service, (0, (), None))
+        known = service in self._failed
+        self._failed.discard(service)
+        if wanted == port and (hosts == self._hosts or not wanted):
+            return ""
+        if server is not None:
+            await server.close()
+            del self._open[service]
+        if not wanted:
+            return ""
+        fresh = HealthServer()
+        try:
+            await fresh.listen_on(self._hosts, wanted, lambda _path: self._answer(service))
+        except EnvironmentProblem as error:
+            self._failed.add(service)
+            return "" if known else f"health check of {'/'.join(service)}: {error}"
+        self._open[service] = (wanted, self._hosts, fresh)
+        return ""
+
+    def _answer(self, service: tuple[str, str]) -> Page:
+        count = local_ready(self._states, self._wanted.get(service, ()))
+        return check_page(service, count, not self._health.is_stuck(time.monotonic()))
 
     async def close(self) -> None:
-        for _, server in self._open.values():
+        for *_, server in self._open.values():
             await server.close()
         self._open.clear()

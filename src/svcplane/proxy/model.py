@@ -103,6 +103,14 @@ class DetectLocal(StrEnum):
     NONE = "None"  # no way to tell: nothing counts as off-cluster, no short-circuit
 
 
+class EndTcp(StrEnum):
+    """Which TCP connections are ended (`--end-tcp-connections`): those to endpoints that ..."""
+
+    NEVER = "never"
+    REMOVED = "removed"  # the Service has no more
+    NOT_SERVING = "not-serving"  # it has no more, or that serve no more
+
+
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """What the operator chose, for one family."""
@@ -116,9 +124,12 @@ class NodeConfig:
     masquerade_bit: int = 14
     nodeport_addresses: tuple[str, ...] = ()  # CIDRs of this family; empty: every local address
     nodeport_primary_only: bool = False  # `primary`: only `primary_ips`
-    primary_ips: tuple[str, ...] = ()  # the node's own IPs of this family, the first is the primary
+    primary_ips: tuple[str, ...] = ()  # the node's own primary IP of this family, where it is known
     localhost_nodeports: bool = True  # iptables, IPv4 only
+    iptables_variant: str = ""  # nft or legacy; empty: as the host already uses
     service_cidrs: tuple[str, ...] = ()  # of this family, where known (nftables drops unallocated IPs in them)
+    end_tcp_connections: EndTcp = EndTcp.NEVER  # nftables and iptables; a Service may ask for another
+    mode_options: tuple[tuple[str, str], ...] = ()  # flags of one mode alone, such as (`ipvs-scheduler`, `wlc`), sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +139,7 @@ class NodeState:
     name: str
     zone: str = ""
     local_addresses: tuple[str, ...] = ()  # all addresses on this host's interfaces, of this family
+    networks: tuple[str, ...] = ()  # CIDRs these are in, where other hosts have theirs
 
 
 @dataclass(frozen=True, slots=True)

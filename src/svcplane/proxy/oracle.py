@@ -1,6 +1,6 @@
 """decide(state, packet, traits) -> the set of outcomes a correct proxy may give: the executable specification.  Pure.
 
-Read it from the top: what the packet is for (`_frontend`), whether it may come in (source ranges), which
+Read it from the top: what the packet is for (`frontend_of`), whether it may come in (source ranges), which
 endpoints it may get, and whose address those see.  Planes are tested against this and must share nothing else.
 Where modes differ for reasons of their kernel mechanism, `ModeTraits` says how.
 Source: kube-proxy 1.36 as recorded on the wire; KEP-1669, KEP-2086, KEP-1860.
@@ -17,8 +17,10 @@ from svcplane.proxy.model import (
     DetectLocal,
     Endpoint,
     NodeConfig,
+    Origin,
     Outcome,
     Packet,
+    Protocol,
     ProxyState,
     ServicePort,
     Verdict,
@@ -32,18 +34,40 @@ class ModeTraits:
 
     `guards_cluster_ips`: an undefined port of a ClusterIP is rejected, and an address of the Service CIDRs that
     no Service has is dropped; else both pass.  `localhost_nodeports`: node ports answer on 127.0.0.1 (IPv4).
+    `refuses_external_from_node`: what the node itself sends to an external address without endpoints is refused;
+    else it leaves the node.  `hairpins_by_address`: an endpoint of another node that the short cut of policy Local
+    may choose for itself is masqueraded too.  `guards_sources_without_endpoints`: a source that may not reach a
+    load-balancer address is dropped also where there is nothing to reach; else it is refused as everybody.
+    `holds_addresses`: every address of a Service is one of this node's own, so that an undefined port of any is
+    rejected, internal policy Local without an endpoint here rejects too, and a process of this node, which has the
+    service's address as its source, is always masqueraded.  `one_list`: an address has one list of endpoints, whoever
+    asks, so that external policy Local has its short cut only while no endpoint is here.
+    `relays`: an endpoint always sees an address of the node, which connects to it; SCTP is refused.
     """
 
     guards_cluster_ips: bool = False
     localhost_nodeports: bool = False
+    refuses_external_from_node: bool = True
+    hairpins_by_address: bool = False
+    guards_sources_without_endpoints: bool = True
+    holds_addresses: bool = False
+    one_list: bool = False
+    relays: bool = False
 
 
-IPTABLES = ModeTraits(localhost_nodeports=True)
+IPTABLES = ModeTraits(
+    localhost_nodeports=True,
+    refuses_external_from_node=False,
+    hairpins_by_address=True,
+    guards_sources_without_endpoints=False,
+)
 NFTABLES = ModeTraits(guards_cluster_ips=True)
+USERSPACE = ModeTraits(guards_cluster_ips=True, localhost_nodeports=True, relays=True)
+IPVS = ModeTraits(holds_addresses=True, one_list=True)
 
 
 @dataclass(frozen=True, slots=True)
-class _Frontend:
+class Frontend:
     """What a packet's destination means: a service port, and by which kind of address."""
 
     port: ServicePort
@@ -53,31 +77,49 @@ class _Frontend:
 
 def decide(state: ProxyState, packet: Packet, traits: ModeTraits) -> frozenset[Outcome]:
     """Every outcome the packet may have; several only where there is a choice of endpoints."""
-    front = _frontend(state, packet, traits)
+    front = frontend_of(state, packet, traits)
     if front is None:
         return frozenset({_no_frontend(state, packet, traits)})
     port = front.port
-    if front.load_balancer and not _source_allowed(port, state, packet):
-        return frozenset({DROPS})
     choice = categorize(port, state.endpoints.get(port.name, ()), state.node)
+    guarded = front.load_balancer and (choice.has_any or traits.guards_sources_without_endpoints)
+    if guarded and not source_allowed(port, state, packet):
+        return frozenset({DROPS})
+    if traits.relays and packet.protocol is Protocol.SCTP:
+        return frozenset({_refused(front, state, packet, traits, drop=False)})
     local_only = port.internal_policy_local if front.cluster_ip else port.external_policy_local
-    masquerade = _masquerades(front, state, packet)
+    from_node = packet.src in state.node.local_addresses
+    masquerade = _masquerades(front, state, packet) or (traits.holds_addresses and from_node)
     if not local_only:
         endpoints = choice.cluster
     elif front.cluster_ip:
         endpoints = choice.local
+        if traits.holds_addresses and not endpoints:
+            return frozenset({REJECTS})
+    elif traits.one_list and choice.local:
+        endpoints, masquerade = choice.local, False
     elif is_local_pod(state.config, packet):  # short cut of policy Local: from inside every endpoint serves
         endpoints, masquerade = choice.cluster, False
-    elif packet.src in state.node.local_addresses:
+    elif from_node:
         endpoints, masquerade = choice.cluster, True
     else:
         endpoints, masquerade = choice.local, False
     if not endpoints:
-        return frozenset({DROPS if local_only and choice.has_any else REJECTS})
-    return frozenset(_deliver(state, packet, endpoint, masquerade) for endpoint in _picked(port, endpoints, packet))
+        return frozenset({_refused(front, state, packet, traits, drop=local_only and choice.has_any)})
+    picked = _picked(port, endpoints, packet)
+    return frozenset(_deliver(state, packet, endpoint, masquerade, traits) for endpoint in picked)
 
 
-def _frontend(state: ProxyState, packet: Packet, traits: ModeTraits) -> _Frontend | None:
+def _refused(front: Frontend, state: ProxyState, packet: Packet, traits: ModeTraits, *, drop: bool) -> Outcome:
+    """Without endpoints.  `drop`: other nodes have some, so that a client may try again elsewhere."""
+    leaves = packet.origin is Origin.NODE and not front.cluster_ip and packet.dst not in state.node.local_addresses
+    if leaves and not traits.refuses_external_from_node:
+        return PASSES
+    return DROPS if drop else REJECTS
+
+
+def frontend_of(state: ProxyState, packet: Packet, traits: ModeTraits) -> Frontend | None:
+    """The service port a packet is for, or None."""
     here = is_nodeport_address(state, packet.dst, traits)
     by_port = None
     for port in state.services.values():
@@ -85,13 +127,13 @@ def _frontend(state: ProxyState, packet: Packet, traits: ModeTraits) -> _Fronten
             continue
         if port.port == packet.dport:
             if packet.dst == port.cluster_ip:
-                return _Frontend(port, cluster_ip=True)
+                return Frontend(port, cluster_ip=True)
             if packet.dst in port.load_balancer_ips:
-                return _Frontend(port, load_balancer=True)
+                return Frontend(port, load_balancer=True)
             if packet.dst in port.external_ips:
-                return _Frontend(port)
+                return Frontend(port)
         if here and port.node_port == packet.dport:
-            by_port = _Frontend(port)  # an address of a Service goes before a port of the node
+            by_port = Frontend(port)  # an address of a Service goes before a port of the node
     return by_port
 
 
@@ -123,7 +165,16 @@ def is_local_pod(config: NodeConfig, packet: Packet) -> bool:
 
 
 def _no_frontend(state: ProxyState, packet: Packet, traits: ModeTraits) -> Outcome:
-    if not traits.guards_cluster_ips or packet.dst in state.node.local_addresses:
+    if packet.dst in state.node.local_addresses:
+        return PASSES
+    if traits.holds_addresses:
+        if any(packet.dst in port.external_vips and _checks_health(port, packet) for port in state.services.values()):
+            return PASSES
+        held = any(packet.dst == port.cluster_ip for port in state.services.values())
+        if not any(contains(cidr, packet.dst) for cidr in state.node.networks):  # else it may be another host's own
+            held = held or any(packet.dst in port.external_vips for port in state.services.values())
+        return REJECTS if held else PASSES
+    if not traits.guards_cluster_ips:
         return PASSES
     if any(port.cluster_ip == packet.dst for port in state.services.values()):
         return REJECTS
@@ -132,7 +183,13 @@ def _no_frontend(state: ProxyState, packet: Packet, traits: ModeTraits) -> Outco
     return PASSES
 
 
-def _source_allowed(port: ServicePort, state: ProxyState, packet: Packet) -> bool:
+def _checks_health(port: ServicePort, packet: Packet) -> bool:
+    at = (packet.protocol, packet.dport)
+    return port.external_policy_local and at == (Protocol.TCP, port.health_check_node_port)
+
+
+def source_allowed(port: ServicePort, state: ProxyState, packet: Packet) -> bool:
+    """Whether the source ranges of a load-balancer address let the packet in."""
     if not port.source_ranges or any(contains(cidr, packet.src) for cidr in port.source_ranges):
         return True
     # the node reaching an address bound to itself has that address as its source
@@ -140,7 +197,7 @@ def _source_allowed(port: ServicePort, state: ProxyState, packet: Packet) -> boo
     return node_allowed and packet.src in port.load_balancer_ips
 
 
-def _masquerades(front: _Frontend, state: ProxyState, packet: Packet) -> bool:
+def _masquerades(front: Frontend, state: ProxyState, packet: Packet) -> bool:
     """For policy Cluster; the short cut of policy Local decides for itself."""
     if not front.cluster_ip:
         return True
@@ -158,7 +215,22 @@ def _picked(port: ServicePort, endpoints: tuple[Endpoint, ...], packet: Packet) 
     return endpoints
 
 
-def _deliver(state: ProxyState, packet: Packet, endpoint: Endpoint, masquerade: bool) -> Outcome:
+def _deliver(state: ProxyState, packet: Packet, endpoint: Endpoint, masquerade: bool, traits: ModeTraits) -> Outcome:
     """A Pod that reaches itself must not see its own address: the answer would not come back through the node."""
-    hairpin = endpoint.is_local and endpoint.ip == packet.src
-    return Outcome(Verdict.DELIVER, str(endpoint), masquerade or hairpin)
+    hairpin = endpoint.ip == packet.src
+    if hairpin and not endpoint.is_local:
+        hairpin = traits.hairpins_by_address and _may_cut_short_to(state, endpoint.ip)
+    ends_here = packet.origin is not Origin.NODE and endpoint.ip in state.node.local_addresses
+    if ends_here and not traits.holds_addresses:
+        masquerade = hairpin = False  # the kernel rewrites a source on the way out, and this one does not go out
+    return Outcome(Verdict.DELIVER, str(endpoint), masquerade or hairpin or traits.relays)
+
+
+def _may_cut_short_to(state: ProxyState, ip: str) -> bool:
+    """Whether some service port with policy Local may use this address from inside the cluster."""
+    for name, port in state.services.items():
+        if port.external_policy_local and port.externally_reachable:
+            choice = categorize(port, state.endpoints.get(name, ()), state.node)
+            if any(endpoint.ip == ip for endpoint in choice.reachable):
+                return True
+    return False

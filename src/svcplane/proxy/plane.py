@@ -36,6 +36,19 @@ class SyncReport:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveRule:
+    """One thing the kernel holds, as a person would look for it: where it is, what it says, what it is for.
+
+    `service`: the service port it is there for; empty for what is there for all.
+    """
+
+    place: str
+    rule: str
+    purpose: str
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AffinityEntry:
     """One remembered client."""
 
@@ -43,6 +56,43 @@ class AffinityEntry:
     client: str
     endpoint: str
     expires_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """What a relay sent to one endpoint of a service port since it began; bytes of what goes on included.
+
+    `aside_s`: how long others are chosen, because dials of this one failed.
+    """
+
+    service: ServicePortName
+    endpoint: str
+    active: int
+    connections: int
+    to_endpoint: int
+    to_client: int
+    aside_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RelayedConnection:
+    """One connection, or UDP client, of a service port; bytes so far.  `endpoint` is empty while none has answered."""
+
+    service: ServicePortName
+    client: str
+    endpoint: str
+    age_s: float
+    idle_s: float
+    to_endpoint: int
+    to_client: int
+
+
+class RelayingPlane(Protocol):
+    """A plane whose process relays each connection: the kernel's counters do not know the endpoints."""
+
+    async def relayed(self, state: ProxyState) -> Sequence[Relayed]: ...
+
+    async def relayed_connections(self, state: ProxyState) -> Sequence[RelayedConnection]: ...
 
 
 class Plane(Protocol):
@@ -68,6 +118,9 @@ class Plane(Protocol):
 
     async def trace(self, state: ProxyState, packet: Packet) -> tuple[frozenset[Outcome], Sequence[str]]:
         """The live kernel state's answer for a packet, and the hooks, chains and rules on its way, for people."""
+
+    async def rules(self, state: ProxyState) -> Sequence[LiveRule]:
+        """All that is ours in the kernel now, read anew; `state` tells whose it is."""
 
     async def affinity(self, state: ProxyState) -> Sequence[AffinityEntry]:
         """Remembered clients."""

@@ -26,11 +26,13 @@ from svcplane.proxy.model import (
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 ANNOTATION_PREFIX = "svcplane.dev/"
 DEFAULT_TIMEOUT_S = 10800
 ServiceKey = tuple[str, str]
 Touched = frozenset[ServicePortName]
+Held = dict[tuple[str, Protocol], tuple[Endpoint, ...]]  # one slice's endpoints by port name and protocol
 
 
 def is_ours(service: Service) -> bool:
@@ -44,13 +46,15 @@ def is_ours(service: Service) -> bool:
 class Tracker:
     """See the module's text."""
 
-    def __init__(self, config: NodeConfig, local_addresses: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, config: NodeConfig, local_addresses: tuple[str, ...] = (), networks: tuple[str, ...] = ()
+    ) -> None:
         self._family = config.family
         self._services: dict[ServicePortName, ServicePort] = {}
         self._endpoints: dict[ServicePortName, tuple[Endpoint, ...]] = {}
         self._ports_of: dict[ServiceKey, tuple[ServicePortName, ...]] = {}
-        self._slices: dict[ServiceKey, dict[str, EndpointSlice]] = {}
-        node = NodeState(config.node_name, "", local_addresses)
+        self._slices: dict[ServiceKey, dict[str, Held]] = {}  # by the slice's name
+        node = NodeState(config.node_name, "", local_addresses, networks)
         self._state = ProxyState(config, node, self._services, self._endpoints)
 
     @property
@@ -78,17 +82,19 @@ class Tracker:
         return frozenset(touched) | self._refresh_endpoints(key)
 
     def slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> Touched:
-        places = {place: slice_ for slice_, place in ((old, self._place(old)), (new, self._place(new))) if place}
-        after = self._place(new)
+        """Of `old` only its place counts, so that a caller need not keep the rest."""
+        before, after = self._place(old), self._place(new)
         touched: Touched = frozenset()
-        for (key, slice_name), slice_ in places.items():
-            group = self._slices.setdefault(key, {})
-            if (key, slice_name) == after and slice_ is not None:
-                group[slice_name] = slice_
-            else:
-                group.pop(slice_name, None)
+        if before is not None and before != after:
+            key, name = before
+            group = self._slices.get(key, {})
+            group.pop(name, None)
             if not group:
-                del self._slices[key]
+                self._slices.pop(key, None)
+            touched |= self._refresh_endpoints(key)
+        if after is not None and new is not None:
+            key, name = after
+            self._slices.setdefault(key, {})[name] = self._held(new)
             touched |= self._refresh_endpoints(key)
         return touched
 
@@ -107,11 +113,16 @@ class Tracker:
         self._state = replace(self._state, node=replace(self._state.node, zone=zone))
         return frozenset(self._services)
 
-    def addresses_changed(self, local_addresses: tuple[str, ...]) -> bool:
-        """Addresses of this host's interfaces; True where they differ from before."""
-        if local_addresses == self._state.node.local_addresses:
+    def config_changed(self, config: NodeConfig) -> None:
+        """What the operator chose or the cluster has; the node's name and the family stay."""
+        self._state = replace(self._state, config=config)
+
+    def addresses_changed(self, local_addresses: tuple[str, ...], networks: tuple[str, ...] = ()) -> bool:
+        """Addresses of this host's interfaces, and the networks they are in; True where they differ from before."""
+        before = self._state.node
+        if (local_addresses, networks) == (before.local_addresses, before.networks):
             return False
-        self._state = replace(self._state, node=replace(self._state.node, local_addresses=local_addresses))
+        self._state = replace(self._state, node=replace(before, local_addresses=local_addresses, networks=networks))
         return True
 
     # -- Services ------------------------------------------------------------------------------------------------------
@@ -159,22 +170,15 @@ class Tracker:
 
     def _refresh_endpoints(self, key: ServiceKey) -> Touched:
         """Endpoints of a Service's ports from its slices."""
-        names = self._ports_of.get(key, ())
-        if not names:
-            return frozenset()
-        found: dict[ServicePortName, dict[tuple[str, int], Endpoint]] = {name: {} for name in names}
-        wanted = {(name.port_name, name.protocol): name for name in names}
-        for slice_ in self._slices.get(key, {}).values():
-            for port in slice_.ports or ():
-                try:
-                    name = wanted.get((port.name or "", Protocol(port.protocol or "TCP")))
-                except ValueError:
-                    continue
-                if name is not None and port.port:
-                    self._collect(slice_, port.port, found[name])
         touched = set()
-        for name, endpoints in found.items():
-            ordered = tuple(sorted(endpoints.values()))
+        slices = self._slices.get(key, {}).values()
+        for name in self._ports_of.get(key, ()):
+            wanted = name.port_name, name.protocol
+            found: dict[tuple[str, int], Endpoint] = {}
+            for held in slices:
+                for endpoint in held.get(wanted, ()):
+                    _fold(found, endpoint)
+            ordered = tuple(sorted(found.values(), key=_place_of))
             if self._endpoints.get(name, ()) != ordered:
                 touched.add(name)
                 if ordered:
@@ -183,16 +187,21 @@ class Tracker:
                     self._endpoints.pop(name, None)
         return frozenset(touched)
 
-    def _collect(self, slice_: EndpointSlice, port: int, into: dict[tuple[str, int], Endpoint]) -> None:
-        for wire in slice_.endpoints or ():
-            ip = canonical_ip(wire.addresses[0]) if wire.addresses else None
-            if ip is None or family_of(ip) is not self._family:
+    def _held(self, slice_: EndpointSlice) -> Held:
+        held: dict[tuple[str, Protocol], dict[tuple[str, int], Endpoint]] = {}
+        for port in slice_.ports or ():
+            try:
+                protocol = Protocol(port.protocol or "TCP")
+            except ValueError:
                 continue
-            endpoint = self._endpoint(intern(ip), port, wire)
-            present = into.get((ip, port))
-            # of two with the same address, one that runs beats one that ends
-            if present is None or (present.terminating and not endpoint.terminating):
-                into[ip, port] = endpoint
+            if not port.port:
+                continue
+            found = held.setdefault((intern(port.name or ""), protocol), {})
+            for wire in slice_.endpoints or ():
+                ip = canonical_ip(wire.addresses[0]) if wire.addresses else None
+                if ip is not None and family_of(ip) is self._family:
+                    _fold(found, self._endpoint(intern(ip), port.port, wire))
+        return {name: tuple(found.values()) for name, found in held.items()}
 
     def _endpoint(self, ip: str, port: int, wire: WireEndpoint) -> Endpoint:
         conditions, hints = wire.conditions, wire.hints
@@ -211,3 +220,15 @@ class Tracker:
             node_hints=tuple(intern(name.name) for name in hints.for_nodes) if hints else (),
             pod=f"{reference.namespace}/{reference.name}" if reference is not None else "",
         )
+
+
+def _fold(found: dict[tuple[str, int], Endpoint], endpoint: Endpoint) -> None:
+    """Of two with the same address, one that runs beats one that ends; else the first counts."""
+    place = _place_of(endpoint)
+    present = found.get(place)
+    if present is None or (present.terminating and not endpoint.terminating):
+        found[place] = endpoint
+
+
+def _place_of(endpoint: Endpoint) -> tuple[str, int]:
+    return endpoint.ip, endpoint.port

@@ -10,7 +10,12 @@ from svcplane.base.errors import ConfigError
 from svcplane.proxy.model import NodeConfig
 from svcplane.proxy.plane import Plane
 
-PLANES: dict[str, str] = {"nftables": "svcplane.proxy.planes.nftables.make"}
+PLANES: dict[str, str] = {
+    "nftables": "svcplane.proxy.planes.nftables.make",
+    "iptables": "svcplane.proxy.planes.iptables.make",
+    "ipvs": "svcplane.proxy.planes.ipvs.make",
+    "userspace": "svcplane.proxy.planes.userspace.make",
+}
 
 
 def make_plane(mode: str, config: NodeConfig) -> Plane:

@@ -1,0 +1,38 @@
+"""Service ports whose traffic policy is Local and whose endpoints are all elsewhere, kept current.  Pure.
+
+Their traffic is dropped on this node, which people want to see.  Source: kube-proxy 1.36
+sync_proxy_rules_no_local_endpoints_total.
+"""
+
+from collections.abc import Iterable
+
+from svcplane.proxy.model import ProxyState, ServicePortName
+
+
+class LocalGaps:
+    """An update costs what was touched."""
+
+    def __init__(self) -> None:
+        self.internal: set[ServicePortName] = set()
+        self.external: set[ServicePortName] = set()
+
+    def update(self, state: ProxyState, touched: Iterable[ServicePortName] | None) -> None:
+        """`touched` None: look at everything anew."""
+        if touched is None:
+            self.internal.clear()
+            self.external.clear()
+            touched = state.services
+        for name in touched:
+            port, endpoints = state.services.get(name), state.endpoints.get(name, ())
+            usable = [endpoint for endpoint in endpoints if endpoint.ready or endpoint.serving]
+            gap = port is not None and bool(usable) and not any(endpoint.is_local for endpoint in usable)
+            _put(self.internal, name, gap and port is not None and port.internal_policy_local)
+            external = port is not None and port.external_policy_local and port.externally_reachable
+            _put(self.external, name, gap and external)
+
+
+def _put(names: set[ServicePortName], name: ServicePortName, wanted: bool) -> None:
+    if wanted:
+        names.add(name)
+    else:
+        names.discard(name)
