@@ -6,6 +6,7 @@ without a Pod is removed once the Pods have been listed (never before).
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from svcplane.base.tasks import cancel_and_wait
 from svcplane.kernel.links.plan import removal, stray_links
 from svcplane.node.network import MARK
 from svcplane.node.sandbox import Identity, Sandbox, load_identity
-from svcplane.node.worker import Surroundings, Worker
+from svcplane.node.surroundings import Surroundings
+from svcplane.node.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,13 @@ class Agent:
             self._around.addresses.free(box.identity.uid)
             await box.end_all(5)
             await box.remove()
+        await asyncio.to_thread(self._remove_leftovers)
+
+    def _remove_leftovers(self) -> None:
+        """Logs and volumes of Pods that went while nobody looked, or whose removal was cut short."""
+        for directory in (self._around.state / "pods").iterdir():
+            if directory.name not in self._workers and load_identity(directory) is None:
+                shutil.rmtree(directory, ignore_errors=True)
 
     def changed(self, pod: Pod) -> None:
         """A Pod of this node, new or changed."""

@@ -1,7 +1,9 @@
 """What the agent knows of one Pod, as values.  Pure.  Times are seconds since the epoch (they outlive the agent)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+
+from svcplane.node.users import User
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Observed:
     backoff: Mapping[str, Backoff] = field(default_factory=dict)  # container ->
     first_attempt: Mapping[str, int] = field(default_factory=dict)  # container -> after earlier sandboxes
     problem: str = ""  # why the sandbox could not be made
+    hooked: Set[str] = frozenset()  # ids of runs whose postStart hook goes on
+    user: User = User(0, 0, (0,))  # the agent's: that of containers which ask for none
 
     def health_of(self, run: Run) -> Health:
         return self.health.get(run.id, Health())

@@ -230,9 +230,14 @@ def _keep_running(draft: _Draft) -> None:
             draft.start(container, "init container")
         if not ready_for_mains and not init_done(container, observed):
             return
+    held = False  # one is started after the other: the next waits for the postStart hook of the one before
     for container in pod.spec.containers:
         run = observed.runs.get(container.name)
         if run is not None and run.running:
             draft.keep_healthy(container)
+            held = held or run.id in observed.hooked
+        elif held:
+            continue
         elif run is None or restarts(pod.spec.restart_policy, run):
             draft.start(container, "restartPolicy " + pod.spec.restart_policy if run else "container of the Pod")
+            held = container.lifecycle is not None and container.lifecycle.post_start is not None

@@ -6,7 +6,7 @@ import os
 import signal
 from dataclasses import dataclass
 
-from svcplane.node.supervisor import starttime_of
+from svcplane.node.launch import starttime_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """This node's Node object and its heartbeat Lease.
 
 Source: the kubelet: the Node's status is written when it changes and every five minutes; the Lease in
-kube-node-lease is renewed every ten seconds (a quarter of its duration).
+kube-node-lease is renewed every ten seconds (a quarter of its duration).  A Node that somebody deleted is registered
+again then, for which a kubelet has to be restarted.
 """
 
 import asyncio
@@ -178,17 +179,25 @@ class Registration:
         while True:
             await self._clock.sleep(RENEW_S)
             try:
+                await self._api.get(NODES, "", self.facts.name)
                 await self._renew()
                 if self._clock.now() >= next_status:
                     await self.write_status(ready=True)
                     next_status = self._clock.now() + STATUS_S
             except StatusError as error:
                 if error.code == 404:
-                    await self.register()
+                    log.warning("the Node was deleted, registering it again: node=%s", self.facts.name)
+                    await self._register_again()
                 else:
                     log.error("heartbeat refused: node=%s error=%s", self.facts.name, error)
             except TransportError as error:
                 log.warning("heartbeat not written: node=%s error=%s", self.facts.name, error)
+
+    async def _register_again(self) -> None:
+        try:
+            await self.register()
+        except StatusError as error:
+            log.error("node not registered: node=%s error=%s", self.facts.name, error)
 
     async def goodbye(self, why: str) -> None:
         """Say that the node is shut down; best effort."""

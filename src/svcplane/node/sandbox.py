@@ -1,7 +1,8 @@
 """A Pod's sandbox as the agent sees it: network namespace, supervisor, runs.  I/O.
 
 Directory of a Pod (`STATE/pods/UID`): sandbox.json (names and addresses), pid, ctl.sock, supervisor.log, records.json
-(runs of a removed sandbox), logs/CONTAINER/ATTEMPT.log.  A sandbox lives as long as its supervisor.
+(runs of a removed sandbox), logs/CONTAINER/ATTEMPT.log, volumes/NAME, root (empty: where a process's own view is
+put together).  A sandbox lives as long as its supervisor.
 """
 
 import asyncio
@@ -123,10 +124,14 @@ class Sandbox:
 
     # -- creation and adoption -------------------------------------------------------------------------------
 
-    async def create(self) -> None:
-        """Make the namespace and start the supervisor.  Raises KernelError; nothing is left then."""
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        config = asdict(self.identity) | {"netns": path_of(self.namespace) if self.namespace else ""}
+    async def create(self, memory: Sequence[tuple[str, int]] = ()) -> None:
+        """Make the namespace and start the supervisor.  Raises KernelError; nothing is left then but volumes.
+
+        `memory`: directories that are to be in memory, and how large (bytes, 0: any) for as long as the sandbox lives.
+        """
+        (self.directory / "root").mkdir(parents=True, exist_ok=True, mode=0o700)
+        netns = path_of(self.namespace) if self.namespace else ""
+        config = asdict(self.identity) | {"netns": netns, "memory": list(memory)}
         _write_json(self.directory / "sandbox.json", config)
         try:
             if self.identity.network is not None:
@@ -134,7 +139,7 @@ class Sandbox:
             await self._start_supervisor()
             await self._connect()
         except BaseException:
-            await self.remove()
+            await self.remove(forget=False)
             raise
 
     async def _start_supervisor(self) -> None:
@@ -244,8 +249,8 @@ class Sandbox:
             container=container,
             attempt=attempt,
             argv=process.argv,
-            env=dict(process.env),
-            cwd=process.cwd,
+            **_surroundings(process),
+            staging=str(self.directory / "root"),
             log=str(log_path(self.directory, container, attempt)),
             max_log_bytes=LOG_MAX_BYTES,
             max_log_files=LOG_MAX_FILES,
@@ -263,8 +268,7 @@ class Sandbox:
         if not self.alive:
             return UNKNOWN_CODE, "the Pod's sandbox is gone"
         self._waiting[name] = future
-        env = dict(process.env)
-        self._send(op="exec", id=name, run=run.id, argv=list(argv), env=env, cwd=process.cwd, timeout=timeout_s)
+        self._send(op="exec", id=name, run=run.id, argv=list(argv), **_surroundings(process), timeout=timeout_s)
         try:
             return await future
         finally:
@@ -321,6 +325,13 @@ class Sandbox:
             with contextlib.suppress(OSError):
                 await self._writer.wait_closed()
         self._writer, self._reader_task, self.alive = None, None, False
+
+
+def _surroundings(process: Process) -> dict[str, Any]:
+    """Of a request: in what a command runs."""
+    user = asdict(process.user) if process.user is not None else None
+    mounts = [asdict(mount) for mount in process.mounts]
+    return {"env": dict(process.env), "cwd": process.cwd, "user": user, "mounts": mounts}
 
 
 def _apply_if_there(links: Links, operation: Operation) -> None:

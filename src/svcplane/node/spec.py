@@ -5,11 +5,13 @@ an unknown name stays as it is).
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from svcplane.api.core import Container, IntOrString, Pod
+from svcplane.api.core import Container, IntOrString, OptionalSource, Pod, Service
 from svcplane.base.errors import SvcplaneError
+from svcplane.base.net import join_host_port
+from svcplane.node.users import MustNotBeRoot, User, user_of
 
 # Images that svcplane itself can run: name without tag -> module.
 BUILT_IN = {"svcplane/echo": "svcplane.node.echo"}
@@ -23,12 +25,25 @@ class CannotRun(SvcplaneError):
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A part of a volume over a path.  `sub`: which part, "" for all of it."""
+
+    source: str
+    sub: str
+    target: str
+    read_only: bool = False
+    recursive: bool = False  # read-only with all that is mounted below
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """What to execute."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str
+    user: User | None = None  # None: the agent's
+    mounts: tuple[Mount, ...] = ()
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
@@ -53,7 +68,7 @@ def field_value(pod: Pod, path: str, ips: Sequence[str], host_ips: Sequence[str]
         "metadata.namespace": meta.namespace,
         "metadata.uid": meta.uid,
         "spec.nodeName": spec.node_name,
-        "spec.serviceAccountName": "default",
+        "spec.serviceAccountName": spec.service_account_name or "default",
         "status.podIP": ips[0] if ips else "",
         "status.podIPs": ",".join(ips),
         "status.hostIP": host_ips[0] if host_ips else "",
@@ -64,9 +79,62 @@ def field_value(pod: Pod, path: str, ips: Sequence[str], host_ips: Sequence[str]
     return values[path]
 
 
-def environment(pod: Pod, container: Container, ips: Sequence[str], host_ips: Sequence[str]) -> dict[str, str]:
-    """The container's variables, in order, each able to use those before it."""
-    known: dict[str, str] = {}
+def service_variables(pod: Pod, services: Iterable[Service]) -> dict[str, str]:
+    """`NAME_SERVICE_HOST` and the others for each Service of the Pod's namespace that has a ClusterIP.
+
+    Without enableServiceLinks only those of `kubernetes` in `default`, which every Pod has.  Source: the kubelet's
+    getServiceEnvVarMap and pkg/kubelet/envvars.
+    """
+    links = pod.spec.enable_service_links is not False
+    chosen: dict[str, Service] = {}
+    for service in sorted(services, key=lambda each: each.key):
+        meta, ip = service.metadata, service.spec.cluster_ip
+        if not service.spec.ports or ip in ("", "None"):
+            continue
+        if links and meta.namespace == pod.metadata.namespace:
+            chosen[meta.name] = service
+        elif (meta.namespace, meta.name) == ("default", "kubernetes"):
+            chosen.setdefault(meta.name, service)
+    return {key: value for service in chosen.values() for key, value in _links(service).items()}
+
+
+def _links(service: Service) -> dict[str, str]:
+    name = service.metadata.name.upper().replace("-", "_")
+    ip, ports = service.spec.cluster_ip, service.spec.ports
+    made = {f"{name}_SERVICE_HOST": ip, f"{name}_SERVICE_PORT": str(ports[0].port)}
+    for port in ports:
+        if port.name:
+            made[f"{name}_SERVICE_PORT_{port.name.upper().replace('-', '_')}"] = str(port.port)
+    for number, port in enumerate(ports):
+        protocol = port.protocol or "TCP"
+        url = f"{protocol.lower()}://{join_host_port(ip, port.port)}"
+        if number == 0:
+            made[f"{name}_PORT"] = url
+        prefix = f"{name}_PORT_{port.port}_{protocol}"
+        made |= {
+            prefix: url,
+            f"{prefix}_PROTO": protocol.lower(),
+            f"{prefix}_PORT": str(port.port),
+            f"{prefix}_ADDR": ip,
+        }
+    return made
+
+
+def environment(
+    pod: Pod,
+    container: Container,
+    ips: Sequence[str],
+    host_ips: Sequence[str],
+    given: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The container's variables, in order, each able to use those before it and those `given`.
+
+    Raises CannotRun for a source that there is not.
+    """
+    for origin in container.env_from:
+        if not (origin.config_map_ref or origin.secret_ref or OptionalSource()).optional:
+            raise CannotRun("envFrom: there are no ConfigMaps and Secrets")
+    known: dict[str, str] = dict(given or {})
     for variable in container.env:
         source = variable.value_from
         if source is None:
@@ -86,14 +154,27 @@ def built_in(image: str) -> str | None:
 
 
 def process_of(
-    pod: Pod, container: Container, ips: Sequence[str], host_ips: Sequence[str], python: Sequence[str]
+    pod: Pod,
+    container: Container,
+    ips: Sequence[str],
+    host_ips: Sequence[str],
+    python: Sequence[str],
+    services: Iterable[Service] = (),
+    volumes: Mapping[str, str] | None = None,
 ) -> Process:
     """What to execute for a container; `python` starts the interpreter of the built-in images.
 
-    Raises CannotRun if it names no command and its image is not built in.
+    `services`: those whose addresses its environment tells.  `volumes`: name -> where it is on this host.
+
+    Raises CannotRun if it names no command and its image is not built in, or for a user or mount that cannot be.
     """
-    variables = environment(pod, container, ips, host_ips)
-    base = {"PATH": DEFAULT_PATH, "HOME": "/root", "HOSTNAME": hostname_of(pod)}
+    try:
+        user = user_of(pod, container)
+    except MustNotBeRoot as error:
+        raise CannotRun(str(error)) from error
+    variables = environment(pod, container, ips, host_ips, service_variables(pod, services))
+    home = "/" if user is not None and user.uid else "/root"
+    base = {"PATH": DEFAULT_PATH, "HOME": home, "HOSTNAME": hostname_of(pod)}
     command = [expand(word, variables) for word in container.command]
     arguments = [expand(word, variables) for word in container.args]
     module = built_in(container.image)
@@ -110,7 +191,23 @@ def process_of(
             "ECHO_PORTS": ports_text(container),
         }
         base |= own
-    return Process((*command, *arguments), base | variables, container.working_dir)
+    mounts = mounts_of(container, volumes or {}, variables)
+    return Process((*command, *arguments), base | variables, container.working_dir, user, mounts)
+
+
+def mounts_of(container: Container, volumes: Mapping[str, str], variables: Mapping[str, str]) -> tuple[Mount, ...]:
+    """A container's mounts.  Raises CannotRun for a volume that there is not, or a part that is outside of it."""
+    made = []
+    for mount in container.volume_mounts:
+        source = volumes.get(mount.name)
+        if source is None:
+            raise CannotRun(f"volumeMounts: there is no volume {mount.name}")
+        sub = mount.sub_path or expand(mount.sub_path_expr, variables)
+        if sub.startswith("/") or ".." in sub.split("/"):
+            raise CannotRun(f'failed to prepare subPath for volumeMount "{mount.name}": {sub} leads out of the volume')
+        target = mount.mount_path if mount.mount_path.startswith("/") else f"/{mount.mount_path}"
+        made.append(Mount(source, sub, target, mount.read_only, mount.read_only and mount.read_only_below))
+    return tuple(made)
 
 
 def ports_text(container: Container) -> str:

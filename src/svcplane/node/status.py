@@ -7,10 +7,11 @@ phase from the containers' states, container statuses in the order of the spec.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from svcplane.api.core import Container, Pod
+from svcplane.api.core import Container, Pod, VolumeMount
 from svcplane.base.clock import rfc3339
 from svcplane.node.model import Exit, Observed, Run
 from svcplane.node.plan import init_done, init_failed, initialized, is_sidecar, restarts, sidecars
+from svcplane.node.users import user_of
 
 Tree = dict[str, Any]
 ID_SCHEME = "svcplane://"
@@ -37,7 +38,6 @@ def pod_status(
         "hostIP": host_ips[0] if host_ips else "",
         "hostIPs": [{"ip": ip} for ip in host_ips],
         "startTime": started,
-        "qosClass": "BestEffort",
         "containerStatuses": [_container(pod, c, observed, waiting, trouble) for c in pod.spec.containers],
     }
     if pod.metadata.generation:
@@ -154,12 +154,17 @@ def _container(
         "state": {},
         "lastState": {},
     }
+    if container.volume_mounts:
+        status["volumeMounts"] = [_volume_mount(mount) for mount in container.volume_mounts]
     if run is None:
         waits = problems.get(name) or (_first_wait(pod, container, observed), "")
         status["state"] = {"waiting": _reason(*waits)}
         return status
     status["containerID"] = ID_SCHEME + run.id
+    user = user_of(pod, container) or observed.user
+    status["user"] = {"linux": {"uid": user.uid, "gid": user.gid, "supplementalGroups": list(user.groups)}}
     if run.exit is None:
+        status |= _resources(container)
         status["state"] = {"running": {"startedAt": rfc3339(run.started)}}
     elif name in waiting:
         text = f"back-off {_go_duration(waiting[name])} restarting failed container={name} pod={_pod_name(pod)}"
@@ -174,6 +179,19 @@ def _container(
     if before is not None and before.exit is not None:
         status["lastState"] = {"terminated": _terminated(before, before.exit)}
     return status
+
+
+def _volume_mount(mount: VolumeMount) -> Tree:
+    shown: Tree = {"name": mount.name, "mountPath": mount.mount_path}
+    if mount.read_only:
+        shown |= {"readOnly": True, "recursiveReadOnly": "Enabled" if mount.read_only_below else "Disabled"}
+    return shown
+
+
+def _resources(container: Container) -> Tree:
+    """Of a running container: what it asks for and may have."""
+    asked = {key: container.resources[key] for key in ("limits", "requests") if container.resources.get(key)}
+    return ({"allocatedResources": asked["requests"]} if "requests" in asked else {}) | {"resources": asked}
 
 
 def _init_ready(pod: Pod, container: Container, observed: Observed) -> bool:

@@ -2,8 +2,8 @@
 
 Started as `python -I -S supervisor.py DIR` with a session of its own.  It moves into the Pod's network
 namespace, starts the containers' processes when told to, reaps them and everything they leave behind, writes
-their output to log files, and remembers every exit until the agent asks.  It imports nothing of svcplane and
-keeps working while no agent is connected.
+their output to log files, and remembers every exit until the agent asks.  Of svcplane it imports `capture`,
+`launch` and `mounts` only, which import nothing more, and it keeps working while no agent is connected.
 
 Wire: DIR/ctl.sock, JSON lines.  On connecting, {"event": "state", "runs": [...]}.  Requests: start, signal, exec,
 forget, shutdown.  Events: started, exited, exec.  "ready" on standard output once it listens.
@@ -20,13 +20,19 @@ import errno
 import functools
 import json
 import os
-import select
 import selectors
 import signal
 import socket
 import subprocess
 import sys
 import time
+
+if __name__ == "__main__":  # run with -I -S, which leaves the package out of the path
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from svcplane.node import mounts
+from svcplane.node.capture import Log, Pipe, outputs, readable
+from svcplane.node.launch import libc, spawn, starttime_of, why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself would double the time to start
@@ -36,90 +42,10 @@ if TYPE_CHECKING:  # `typing` itself would double the time to start
     Message = dict[str, Any]
 
 CLONE_NEWNET, CLONE_NEWUTS = 0x40000000, 0x04000000
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-LINE_MAX = 16 * 1024
+PR_SET_CHILD_SUBREAPER = 36
 EXEC_OUTPUT_MAX = 10 * 1024
 MARK = "SVCPLANE_RUN"
 START_ERROR_CODE = 128
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def starttime_of(pid: int) -> str:
-    """Field 22 of /proc/PID/stat: with the pid it names a process for good.  "" if there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="latin-1") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-class Log:
-    """One run's log file: `TIME STREAM TAG TEXT` lines, rotated by size (`LOG`, `LOG.1`, ...; .1 is the newest)."""
-
-    def __init__(self, path: str, max_bytes: int, max_files: int) -> None:
-        self.path, self.max_bytes, self.max_files = path, max_bytes, max_files
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        self.file = open(path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the run
-        self.size = self.file.tell()
-
-    def write(self, stream: bytes, tag: bytes, text: bytes) -> None:
-        ns = time.time_ns()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 1_000_000_000))
-        line = b"%s.%09dZ %s %s %s\n" % (stamp.encode(), ns % 1_000_000_000, stream, tag, text)
-        try:
-            if self.size and self.size + len(line) > self.max_bytes:
-                self.rotate()
-            self.file.write(line)
-            self.size += len(line)
-        except OSError:
-            pass  # a full disk must not stop the Pod
-
-    def rotate(self) -> None:
-        self.file.close()
-        for number in range(self.max_files - 2, 0, -1):
-            if os.path.exists(f"{self.path}.{number}"):
-                os.replace(f"{self.path}.{number}", f"{self.path}.{number + 1}")
-        if self.max_files > 1:
-            os.replace(self.path, f"{self.path}.1")
-        self.file = open(self.path, "wb", buffering=0)  # noqa: SIM115
-        self.size = 0
-
-    def close(self) -> None:
-        self.file.close()
-
-
-class Pipe:
-    """One output stream of a process: split into lines, over-long ones into parts."""
-
-    def __init__(self, descriptor: int, stream: bytes, sink: Callable[[bytes, bytes, bytes], None]) -> None:
-        self.descriptor, self.stream, self.sink = descriptor, stream, sink
-        self.rest = b""
-
-    def read(self) -> bool:
-        """False at the end of the stream."""
-        try:
-            data = os.read(self.descriptor, 65536)
-        except BlockingIOError:
-            return True
-        except OSError:
-            data = b""
-        if not data:
-            if self.rest:
-                self.sink(self.stream, b"F", self.rest)
-            return False
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        for line in lines:
-            self.put(line, b"F")
-        while len(self.rest) >= LINE_MAX:
-            self.sink(self.stream, b"P", self.rest[:LINE_MAX])
-            self.rest = self.rest[LINE_MAX:]
-        return True
-
-    def put(self, line: bytes, tag: bytes) -> None:
-        while len(line) > LINE_MAX:
-            self.sink(self.stream, b"P", line[:LINE_MAX])
-            line = line[LINE_MAX:]
-        self.sink(self.stream, tag, line)
 
 
 class Supervisor:
@@ -133,7 +59,7 @@ class Supervisor:
         self.execs: dict[str, Message] = {}  # request id -> {pid, output, deadline, connection}
         self.logs: dict[str, list[Any]] = {}  # run id -> [Log, open pipes]
         self.connections: dict[socket.socket, bytes] = {}  # socket -> unread bytes
-        self.pipes: dict[str, dict[IO[bytes], Callable[[], None]]] = {}  # run id -> {file: its reader}
+        self.pipes: dict[str, dict[IO[bytes], Callable[[], None]]] = {}  # run or request id -> {file: its reader}
         self.stopping = False
 
     # -- set-up ----------------------------------------------------------------------------------------------
@@ -142,12 +68,16 @@ class Supervisor:
         path = self.config.get("netns")
         if path:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            if _LIBC.setns(descriptor, CLONE_NEWNET):
+            if libc.setns(descriptor, CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")
             os.close(descriptor)
-            if self.config.get("hostname") and _LIBC.unshare(CLONE_NEWUTS) == 0:
+            if self.config.get("hostname") and libc.unshare(CLONE_NEWUTS) == 0:
                 socket.sethostname(self.config["hostname"])
-        _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        if self.config.get("memory"):
+            mounts.own_view()  # so that what is in memory goes with this process
+            for volume, size in self.config["memory"]:
+                mounts.in_memory(volume, size)
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(ignored, signal.SIG_IGN)
@@ -229,7 +159,7 @@ class Supervisor:
         self.runs[run] = record
         log = Log(request["log"], request["max_log_bytes"], request["max_log_files"])
         try:
-            process = self.spawn(request, {MARK: run})
+            process = spawn(request, {MARK: run})
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             log.close()
             self.ended(
@@ -259,8 +189,9 @@ class Supervisor:
     def do_exec(self, request: Message, connection: socket.socket) -> None:
         output: list[bytes] = []
         job: Message = {"output": output, "connection": connection, "deadline": time.monotonic() + request["timeout"]}
+        beside = self.runs.get(request["run"], {}).get("pid", 0)
         try:
-            process = self.spawn(request, {MARK: request["run"]})
+            process = spawn(request, {MARK: request["run"]}, beside=beside)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             self.send(connection, {"event": "exec", "id": request["id"], "code": 126, "output": why(error, request)})
             return
@@ -272,8 +203,9 @@ class Supervisor:
             if sum(map(len, output)) < EXEC_OUTPUT_MAX:
                 output.append(text + (b"\n" if tag == b"F" else b""))
 
-        for file in outputs(process):
-            self.watch_pipe(file, Pipe(file.fileno(), b"", keep), lambda: None)
+        self.pipes[request["id"]] = {
+            file: self.watch_pipe(file, Pipe(file.fileno(), b"", keep), lambda: None) for file in outputs(process)
+        }
 
     def do_forget(self, request: Message, connection: socket.socket) -> None:
         record = self.runs.get(request["run"])
@@ -284,33 +216,6 @@ class Supervisor:
         self.stopping = True
 
     # -- processes -------------------------------------------------------------------------------------------
-
-    def spawn(self, request: Message, mark: dict[str, str]) -> subprocess.Popen[bytes]:
-        supervisor = os.getpid()
-
-        def prepare() -> None:
-            _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != supervisor:
-                os._exit(1)
-            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
-                signal.signal(number, signal.SIG_DFL)
-
-        environment = {**request["env"], **mark}
-        argv = list(request["argv"])
-        if "/" not in argv[0]:
-            argv[0] = find(argv[0], environment.get("PATH", os.defpath))
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=request.get("cwd") or "/",
-            env=environment,
-            start_new_session=True,
-            preexec_fn=prepare,  # noqa: PLW1509 - single-threaded here
-        )
-        process.returncode = 0  # reaped by `reap`, not by the object
-        return process
 
     def watch_pipe(self, file: IO[bytes], pipe: Pipe, at_end: Callable[[], None]) -> Callable[[], None]:
         os.set_blocking(file.fileno(), False)
@@ -349,12 +254,13 @@ class Supervisor:
                 self.ended(self.runs[name], {**ended, "reason": "", "message": ""})
             elif kind == "exec":
                 self.kill_group(pid)
+                self.drain(name)
                 self.exec_ended(name, code if code >= 0 else 128 - code)
         self.sweep()
 
-    def drain(self, run: str) -> None:
+    def drain(self, name: str) -> None:
         """Read what the ended process still had in its pipes before its exit is told."""
-        for file, ready in list(self.pipes.get(run, {}).items()):
+        for file, ready in list(self.pipes.get(name, {}).items()):
             for _ in range(1024):  # a straggler that escaped its group may write for ever
                 if file.closed or not readable(file):
                     break
@@ -372,6 +278,7 @@ class Supervisor:
 
     def exec_ended(self, name: str, code: int) -> None:
         job = self.execs.pop(name)
+        del self.pipes[name]
         text = b"".join(job["output"])[:EXEC_OUTPUT_MAX].decode("utf-8", "replace")
         if job["connection"] in self.connections:
             self.send(job["connection"], {"event": "exec", "id": name, "code": code, "output": text})
@@ -432,33 +339,6 @@ class Supervisor:
                     time.sleep(0.005)  # killed, not yet reaped
             except ChildProcessError:
                 return
-
-
-def outputs(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    assert process.stdout is not None
-    assert process.stderr is not None
-    return process.stdout, process.stderr
-
-
-def readable(file: IO[bytes]) -> bool:
-    return bool(select.select([file], [], [], 0)[0])
-
-
-def find(name: str, path: str) -> str:
-    for directory in path.split(":"):
-        candidate = os.path.join(directory or ".", name)
-        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
-            return candidate
-    raise FileNotFoundError(errno.ENOENT, "executable file not found in $PATH", name)
-
-
-def why(error: Exception, request: Message) -> str:
-    """In a container runtime's words: which command, and what was wrong."""
-    reason = getattr(error, "strerror", None) or str(error)
-    name = request["argv"][0]
-    if getattr(error, "filename", None) == request.get("cwd") and request.get("cwd"):
-        return f'chdir to workingDir ("{request["cwd"]}"): {reason.lower()}'
-    return f'exec: "{name}": {reason[:1].lower() + reason[1:]}'
 
 
 if __name__ == "__main__":

@@ -9,49 +9,37 @@ import contextlib
 import logging
 import signal
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from svcplane.api.core import Container, LifecycleHandler, Pod
+from svcplane.api.core import Container, Pod
 from svcplane.api.resources import PODS
 from svcplane.api.status import StatusError
-from svcplane.base.clock import Clock
 from svcplane.base.errors import EnvironmentProblem, KernelError, TransportError
-from svcplane.base.tasks import cancel_and_wait
-from svcplane.kernel.links.objects import Links
-from svcplane.node import model, probes
-from svcplane.node.addresses import AddressBook, NoAddress
-from svcplane.node.api import Api, Recorder, Tree
-from svcplane.node.model import Backoff, Health, Observed, Plan, Run, Stopping
+from svcplane.base.tasks import cancel_and_wait, to_the_end
+from svcplane.node import checks, model, probes
+from svcplane.node.addresses import NoAddress
+from svcplane.node.health import PodHealth
+from svcplane.node.hooks import Hook, post_start_of, pre_stop_of, run_hook
+from svcplane.node.model import Backoff, Observed, Plan, Run, Stopping
 from svcplane.node.network import pod_network
 from svcplane.node.plan import grace_of, plan
+from svcplane.node.reporting import RETRY_FIRST_S, RETRY_MAX_S, Reporter
 from svcplane.node.sandbox import Book, Identity, Sandbox, load_records, pod_directory
 from svcplane.node.spec import CannotRun, Process, hostname_of, process_of
-from svcplane.node.status import ID_SCHEME, pod_status
+from svcplane.node.status import pod_status
+from svcplane.node.surroundings import Surroundings
+from svcplane.node.users import own_user
+from svcplane.node.volumefiles import PodVolumes
+from svcplane.node.volumes import in_memory
 
 log = logging.getLogger(__name__)
-
-RETRY_FIRST_S, RETRY_MAX_S = 1.0, 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all Pods of a node share."""
-
-    node_name: str
-    host_ips: tuple[str, ...]
-    pod_cidrs: tuple[str, ...]
-    state: Path
-    namespace_prefix: str
-    python: tuple[str, ...]
-    api: Api
-    links: Links
-    addresses: AddressBook
-    recorder: Recorder
-    clock: Clock
+HOOK_LIMIT_S = 86400.0  # postStart may take its time
+STOPPED_REPORT_S = 2.0
+HOOK_FAILED = "FailedPostStartHook"
+OWN_USER = own_user()
 
 
 class Worker:
@@ -65,15 +53,17 @@ class Worker:
         self._event = asyncio.Event()
         self._sandbox = adopted
         self._book = adopted.book if adopted else load_records(pod_directory(around.state, self.uid))
-        self._health: dict[str, Health] = {}
+        self._health = PodHealth(around.clock, self.wake, self._probed)
         self._stopping: dict[str, Stopping] = {}
         self._backoff: dict[str, Backoff] = {}
         self._first_attempt = self._attempts_so_far()
+        self._hooked: set[str] = set()  # runs whose postStart hook goes on
         self._problems: dict[str, tuple[str, str]] = {}
         self._sandbox_problem = ""
-        self._probers: dict[str, tuple[probes.Prober, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sent: Tree | None = None
+        self._reporter = Reporter(around.api)
+        self._volumes = PodVolumes(around.api, pod_directory(around.state, self.uid) / "volumes")
+        self._waiting_told: set[str] = set()
         self._retry_s = RETRY_FIRST_S
         self._done = False
 
@@ -114,9 +104,8 @@ class Worker:
                 if not self._done:
                     await self._wait(wake_at)
         finally:
-            await cancel_and_wait(*(task for _, task in self._probers.values()), *self._tasks)
-            self._probers.clear()
-            self._health.clear()
+            await cancel_and_wait(*self._tasks)
+            await self._health.close()
             if self._sandbox is not None:
                 await self._sandbox.disconnect()  # its processes go on, to be adopted or stopped
 
@@ -132,8 +121,10 @@ class Worker:
         await self._notice_loss(now)
         self._watch_health()
         pod = self._effective_pod()
+        if self._sandbox is not None and pod.metadata.deletion_timestamp is None:
+            await self._keep_volumes(now)
         planned = plan(pod, self._observed(), now)
-        for name in planned.waiting.keys() - self._backoff_told():
+        for name in planned.waiting.keys() - self._waiting_told:
             await self._event_of(
                 "Warning", "BackOff", f"Back-off restarting failed container {name} in pod {self._pod_text()}"
             )
@@ -148,13 +139,9 @@ class Worker:
         self._backoff |= planned.charged
         self._waiting_told = set(planned.waiting)
         failed_at = await self._report(planned)
-        times = [at for at in (planned.wake_at, retry_at, failed_at) if at is not None]
+        volumes_at = self._volumes.due if self._sandbox is not None else None
+        times = [at for at in (planned.wake_at, retry_at, failed_at, volumes_at) if at is not None]
         return min(times, default=None)
-
-    _waiting_told: set[str] = set()
-
-    def _backoff_told(self) -> set[str]:
-        return self._waiting_told
 
     def _effective_pod(self) -> Pod:
         """The Pod; one that vanished from the API counts as being deleted."""
@@ -175,11 +162,13 @@ class Worker:
             ips=ips,
             runs=self._book.newest,
             previous=self._book.previous,
-            health=self._health,
+            health=self._health.values,
             stopping=self._stopping,
             backoff=self._backoff,
             first_attempt=self._first_attempt,
             problem=self._sandbox_problem,
+            hooked=self._hooked,
+            user=OWN_USER,
         )
 
     def _attempts_so_far(self) -> dict[str, int]:
@@ -192,62 +181,30 @@ class Worker:
         if self._sandbox is None or self._sandbox.alive:
             return
         log.warning("the Pod's supervisor is gone: pod=%s", self.pod.key)
-        lost, self._sandbox = self._sandbox, None
         self._book.lost(now)
-        await lost.remove(forget=False)
+        await to_the_end(self._sandbox.remove(forget=False))
+        self._sandbox = None
         await self._event_of("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
         for name, run in self._book.newest.items():
             self._first_attempt[name] = run.attempt + 1
             self._book.previous[name] = run
         self._book.newest.clear()
 
-    # -- probes ----------------------------------------------------------------------------------------------
-
     def _watch_health(self) -> None:
         """Start probes of new runs, stop those of ended ones."""
         running = {run.id: run for run in self._book.newest.values() if run.running}
-        for run_id in [name for name in self._probers if name not in running]:
-            self._probers.pop(run_id)[1].cancel()
-        for run_id in [name for name in self._health if name not in running]:
-            del self._health[run_id]
-            self._stopping.pop(run_id, None)
-        for run in running.values():
-            container = self._container(run.container)
-            if run.id not in self._health and container is not None:
-                self._begin_probes(run, container)
+        for run_id in [name for name in self._stopping if name not in running]:
+            del self._stopping[run_id]
+        self._hooked &= running.keys()
+        begun = [run for run_id, run in running.items() if run_id not in self._hooked]
         terminating = self._effective_pod().metadata.deletion_timestamp is not None
-        for prober, _ in self._probers.values():
-            prober.terminating = terminating
+        self._health.watch(self.pod, begun, self._sandbox, self._process, terminating=terminating)
 
-    def _begin_probes(self, run: Run, container: Container) -> None:
-        health = self._health[run.id] = self._known_health(run, container)
-        if not probes.probes_of(container) or self._sandbox is None:
-            return
-        sandbox, process = self._sandbox, self._process(container)
-
-        async def execute(argv: list[str], timeout_s: float) -> tuple[int, str]:
-            return await sandbox.exec(run, process, argv, timeout_s)
-
-        def changed(new: Health) -> None:
-            self._health[run.id] = new
-            self.wake()
-
-        def failed(kind: probes.Kind, text: str) -> None:
-            self._spawn(self._event_of("Warning", "Unhealthy", f"{kind} probe failed: {text}"))
-
-        ip = sandbox.identity.ips[0] if sandbox.identity.ips else "127.0.0.1"
-        target = probes.Target(container, sandbox.namespace, ip, execute)
-        prober = probes.Prober(target, health, self._around.clock.sleep, changed, failed)
-        task = asyncio.create_task(prober.run(), name=f"probes of {self.pod.key} {container.name}")
-        self._probers[run.id] = (prober, task)
-
-    def _known_health(self, run: Run, container: Container) -> Health:
-        """A run adopted from an earlier agent keeps the health it was last reported with."""
-        fresh = probes.health_at_start(container)
-        for status in self.pod.status.container_statuses + self.pod.status.init_container_statuses:
-            if status.name == container.name and status.container_id == ID_SCHEME + run.id and status.ready:
-                return Health(started=True, ready=True)
-        return fresh
+    def _probed(self, kind: probes.Kind, result: checks.Result) -> None:
+        """Tell of a probe that was no plain success."""
+        what = "errored and resulted in unknown state" if result.unknown else "warning" if result.warning else "failed"
+        reason = "ProbeWarning" if result.warning else "Unhealthy"
+        self._spawn(self._event_of("Warning", reason, f"{kind} probe {what}: {result.text}"))
 
     # -- actions ---------------------------------------------------------------------------------------------
 
@@ -273,20 +230,32 @@ class Worker:
                 return await self._delete_object()
         return None
 
+    async def _keep_volumes(self, now: float) -> bool:
+        before = self._volumes.due
+        problem = await self._volumes.keep(self.pod, now)
+        if problem and self._volumes.due != before:
+            await self._event_of("Warning", "FailedMount", problem)
+        return not problem
+
+    def _retry_later(self) -> float:
+        self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
+        return self._around.clock.wall() + self._retry_s
+
     async def _create_sandbox(self) -> float | None:
         around, pod = self._around, self.pod
+        if not await self._keep_volumes(around.clock.wall()):
+            return self._retry_later()
         try:
             identity = self._identity()
             made = Sandbox(identity, pod_directory(around.state, self.uid), around.links, self.wake)
             made.book = Book(self._book.newest, self._book.previous)
-            await made.create()
+            await made.create([(self._volumes.paths[name], size) for name, size in in_memory(pod)])
         except (KernelError, EnvironmentProblem, NoAddress, OSError, TimeoutError) as error:
             around.addresses.free(self.uid)
             self._sandbox_problem = f"Failed to create pod sandbox: {error}"
             log.error("sandbox not made: pod=%s error=%s", pod.key, error)
             await self._event_of("Warning", "FailedCreatePodSandBox", self._sandbox_problem)
-            self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
-            return around.clock.wall() + self._retry_s
+            return self._retry_later()
         self._sandbox, self._book = made, made.book
         self._sandbox_problem, self._retry_s = "", RETRY_FIRST_S
         return None
@@ -307,7 +276,9 @@ class Worker:
 
     def _process(self, container: Container) -> Process:
         ips = self._sandbox.identity.ips if self._sandbox is not None else ()
-        return process_of(self.pod, container, ips, self._around.host_ips, self._around.python)
+        around = self._around
+        volumes = self._volumes.paths
+        return process_of(self.pod, container, ips, around.host_ips, around.python, around.services(), volumes)
 
     async def _start(self, name: str, attempt: int) -> float | None:
         container = self._container(name)
@@ -327,46 +298,46 @@ class Worker:
             await self._event_of("Warning", "Failed", f"Error: {run.exit.message}")
         else:
             self._spawn(self._event_of("Normal", "Started", f"Started container {name}"))
+        if run is not None and run.running and post_start_of(container) is not None:
+            self._hooked.add(run.id)
+            self._spawn(self._post_start(run, container))
         return None
+
+    def _hook(self, run: Run, container: Container) -> Hook:
+        assert self._sandbox is not None
+        return Hook(run, container, self._sandbox, self._process(container), self._around.clock)
+
+    async def _post_start(self, run: Run, container: Container) -> None:
+        """The hook; until it has ended the container counts as not started, and one whose hook fails is ended."""
+        handler = post_start_of(container)
+        assert handler is not None
+        problem = await run_hook(handler, self._hook(run, container), HOOK_LIMIT_S)
+        self._hooked.discard(run.id)
+        if problem:
+            await self._event_of("Warning", HOOK_FAILED, f"PostStartHook failed: {problem}")
+            self._health.fail(run.id, HOOK_FAILED)
+        self.wake()
 
     async def _terminate(self, run: Run, grace_s: float, reason: str) -> None:
         """preStop, then TERM.  The plan sends KILL when the grace period is over."""
         container = self._container(run.container)
-        text = reason if "probe" in reason else f"Stopping container {run.container}"
+        text = reason if "probe" in reason or reason == HOOK_FAILED else f"Stopping container {run.container}"
         self._spawn(self._event_of("Normal", "Killing", text))
-        if container is not None and container.lifecycle is not None and container.lifecycle.pre_stop is not None:
+        if container is not None and self._sandbox is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
-                    await self._pre_stop(run, container, container.lifecycle.pre_stop, grace_s)
+                    handler = pre_stop_of(container)
+                    problem = await run_hook(handler, self._hook(run, container), grace_s) if handler else ""
+                    if problem:
+                        await self._event_of("Warning", "FailedPreStopHook", f"PreStopHook failed: {problem}")
         if self._sandbox is not None:
             self._sandbox.signal(run, signal.SIGTERM)
 
-    async def _pre_stop(self, run: Run, container: Container, hook: LifecycleHandler, grace_s: float) -> None:
-        sandbox = self._sandbox
-        if sandbox is None:
-            return
-        problem = ""
-        if hook.sleep is not None:
-            await self._around.clock.sleep(float(hook.sleep.seconds))
-        elif hook.exec is not None:
-            code, output = await sandbox.exec(run, self._process(container), hook.exec.command, grace_s)
-            problem = f"exit code {code}: {output.strip()}" if code else ""
-        elif hook.http_get is not None:
-
-            async def none(argv: list[str], timeout_s: float) -> tuple[int, str]:
-                return 0, ""
-
-            target = probes.Target(container, sandbox.namespace, sandbox.identity.ips[0], none)
-            result = await probes.http_get(hook.http_get, target)
-            problem = "" if result.ok else result.text
-        if problem:
-            await self._event_of("Warning", "FailedPreStopHook", f"PreStopHook failed: {problem}")
-
     async def _remove_sandbox(self) -> None:
         """The processes have ended; release the network.  Records and logs stay until the Pod is gone."""
-        box, self._sandbox = self._sandbox, None
-        if box is not None:
-            await box.remove(forget=False)
+        if self._sandbox is not None:
+            await to_the_end(self._sandbox.remove(forget=False))
+            self._sandbox = None
         self._around.addresses.free(self.uid)
 
     async def _delete_object(self) -> float | None:
@@ -402,7 +373,7 @@ class Worker:
     async def stop_now(self, grace_s: float) -> None:
         """End the Pod's processes and remove its sandbox, but keep the Pod: the node is shut down.
 
-        Only after `run` has ended.
+        Only after `run` has ended.  What became of it is written to its status, if the API still answers.
         """
         box, self._sandbox = self._sandbox, None
         if box is None:
@@ -410,14 +381,17 @@ class Worker:
         if await box.adopt():
             await box.end_all(min(grace_s, grace_of(self.pod)))
         await box.remove(forget=False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOPPED_REPORT_S):
+                await self._report(Plan(()))
 
     # -- reporting -------------------------------------------------------------------------------------------
 
     async def _report(self, planned: Plan) -> float | None:
-        """Write the status if it differs from what was last written; returns when to try again."""
+        """Write the status if it changed; returns when to try again."""
         if self.gone_from_api or self._done:
             return None
-        around, meta = self._around, self.pod.metadata
+        around = self._around
         status = pod_status(
             self.pod,
             self._observed(),
@@ -426,22 +400,9 @@ class Worker:
             waiting=planned.waiting,
             problems=self._problems,
         )
-        if status == self._sent:
-            return None
-        patch = {"metadata": {"uid": self.uid}, "status": status}
-        try:
-            answer = await around.api.patch(PODS, meta.namespace, meta.name, patch, subresource="status")
-        except StatusError as error:
-            if error.code in (404, 409):
-                return around.clock.wall() + RETRY_FIRST_S  # gone or replaced: the watch will tell
-            log.error("status not written: pod=%s error=%s", self.pod.key, error)
-            return around.clock.wall() + RETRY_MAX_S
-        except TransportError as error:
-            log.warning("status not written: pod=%s error=%s", self.pod.key, error)
-            return around.clock.wall() + RETRY_FIRST_S
-        self._sent = status
-        self.pod = msgspec.convert(answer, Pod)
-        return None
+        written, again_s = await self._reporter.write(self.pod, status)
+        self.pod = written or self.pod
+        return None if again_s is None else around.clock.wall() + again_s
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=f"work for {self.pod.key}")
