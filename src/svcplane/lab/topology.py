@@ -16,9 +16,17 @@ from svcplane.kernel.links.objects import DEFAULT, Address, Bridge, NetworkSpace
 
 MARK = "svcplane lab "
 CONTROL_IP, CLIENT_IP = "172.31.0.1", "172.31.0.100"
+CLIENT_IPS = (CLIENT_IP, *(f"172.31.0.{number}" for number in range(101, 108)))  # it stands for several clients
 SERVICE_CIDR, CLUSTER_CIDR = "10.96.0.0/16", "10.244.0.0/16"
 API_PORT = 6443
 MAX_NODES = 80
+# All are on one link, so that a node which has no rules for a Service address yet would tell the sender of a better
+# way to nowhere, which the sender then remembers for minutes.
+SYSCTLS = {f"ipv4/conf/{where}/accept_redirects": "0" for where in ("all", "default", "eth0")}
+NODE_SYSCTLS = {
+    "ipv4/ip_forward": "1",
+    **{f"ipv4/conf/{where}/send_redirects": "0" for where in ("all", "default", "eth0")},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +78,11 @@ class Lab:
                 NetworkSpace(
                     self.space(name),
                     up=("eth0",),
-                    addresses=(Address("eth0", f"{ip}/24"),),
+                    addresses=tuple(
+                        Address("eth0", f"{each}/24") for each in (CLIENT_IPS if name == "client" else [ip])
+                    ),
                     routes=tuple(routes),
-                    sysctls={"ipv4/ip_forward": "1"} if name.startswith("node") else {},
+                    sysctls=NODE_SYSCTLS if name.startswith("node") else SYSCTLS,
                 )
             )
         return made
