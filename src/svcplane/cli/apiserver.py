@@ -9,6 +9,9 @@ from pathlib import Path
 import click
 
 from svcplane.base.errors import ConfigError
+from svcplane.base.memory import expect_growth, settle
+from svcplane.cli.console import mount_console
+from svcplane.cli.controllers import Duration
 from svcplane.cli.main import configure_logging
 
 log = logging.getLogger("svcplane.apiserver")
@@ -19,6 +22,18 @@ log = logging.getLogger("svcplane.apiserver")
 @click.option("--advertise-address", default="", help="Address under which nodes reach this server.")
 @click.option("--secure-port", default=6443, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
 @click.option("--data-dir", default="/var/lib/svcplane", show_default=True, type=click.Path(path_type=Path))
+@click.option("--etcd-servers", default="", help="URLs of an etcd v3, by commas; objects are kept there then.")
+@click.option("--etcd-prefix", default="/registry", show_default=True, help="Where objects are in etcd.")
+@click.option("--etcd-cafile", type=click.Path(path_type=Path), help="Authority of etcd's certificate.")
+@click.option("--etcd-certfile", type=click.Path(path_type=Path), help="Client certificate for etcd.")
+@click.option("--etcd-keyfile", type=click.Path(path_type=Path), help="Its key.")
+@click.option(
+    "--etcd-compaction-interval",
+    default="5m",
+    show_default=True,
+    type=Duration(),
+    help="History that etcd keeps at least; 0: never compact.",
+)
 @click.option("--token-auth-file", type=click.Path(path_type=Path), help='CSV: token,user,uid,"group1,group2".')
 @click.option(
     "--authorization-role-file", type=click.Path(path_type=Path), help="YAML rules; system:masters may do all."
@@ -31,6 +46,13 @@ log = logging.getLogger("svcplane.apiserver")
 @click.option("--tls-private-key-file", type=click.Path(path_type=Path))
 @click.option("--client-ca-file", type=click.Path(path_type=Path), help="Accept client certificates of this authority.")
 @click.option("--max-requests-inflight", default=400, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--event-ttl",
+    default="1h",
+    show_default=True,
+    type=Duration(),
+    help="How long Events are kept after their last write; 0: for ever.",
+)
 @click.option("--audit-log-path", type=click.Path(path_type=Path), help="A line for each write; `-`: standard output.")
 @click.option("-v", "--v", "verbosity", default=2, show_default=True, type=int, help="Log verbosity.")
 def apiserver(
@@ -38,6 +60,12 @@ def apiserver(
     advertise_address: str,
     secure_port: int,
     data_dir: Path,
+    etcd_servers: str,
+    etcd_prefix: str,
+    etcd_cafile: Path | None,
+    etcd_certfile: Path | None,
+    etcd_keyfile: Path | None,
+    etcd_compaction_interval: float,
     token_auth_file: Path | None,
     authorization_role_file: Path | None,
     service_cluster_ip_range: str,
@@ -46,13 +74,17 @@ def apiserver(
     tls_private_key_file: Path | None,
     client_ca_file: Path | None,
     max_requests_inflight: int,
+    event_ttl: float,
     audit_log_path: Path | None,
     verbosity: int,
 ) -> None:
     """Run the API server until it is told to stop.  Writes DATA_DIR/kubeconfig for its administrator."""
+    from svcplane.base.descriptors import allow_many
     from svcplane.server.app import ApiServerConfig
+    from svcplane.store.etcd import EtcdAccess
 
     configure_logging(verbosity)
+    allow_many()
     if audit_log_path is not None:
         _audit_to(audit_log_path)
     config = ApiServerConfig(
@@ -68,6 +100,10 @@ def apiserver(
         tls_key_file=tls_private_key_file,
         client_ca_file=client_ca_file,
         max_in_flight=max_requests_inflight,
+        event_ttl_s=event_ttl,
+        etcd=EtcdAccess.parse(etcd_servers, etcd_cafile, etcd_certfile, etcd_keyfile) if etcd_servers else None,
+        etcd_prefix="/" + etcd_prefix.strip("/"),
+        etcd_compact_s=etcd_compaction_interval,
     )
     import uvloop
 
@@ -91,11 +127,14 @@ async def _serve(config: object) -> None:
     from svcplane.server.app import ApiServer, ApiServerConfig
 
     assert isinstance(config, ApiServerConfig)
+    expect_growth()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     async with ApiServer(config) as server:
+        mount_console(server)
+        settle()
         log.info("serving: url=%s data_dir=%s", server.url, config.data_dir)
         await stopped.wait()
         log.info("stopping")

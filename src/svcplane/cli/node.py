@@ -1,10 +1,11 @@
 """`svcplane node`: the node agent alone.  Flags as the kubelet's where it has them."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +13,11 @@ from svcplane.base.errors import ConfigError
 from svcplane.base.net import canonical_cidr, canonical_ip
 from svcplane.cli.main import configure_logging
 
+if TYPE_CHECKING:
+    from svcplane.node.httpd import AgentTls
+
 log = logging.getLogger("svcplane.node")
+FILE = click.Path(path_type=Path)
 
 
 def _list(text: str) -> list[str]:
@@ -43,14 +48,17 @@ def node_ips(text: str) -> tuple[str, ...]:
 
 
 @click.command(short_help="Run the node agent: Pods as processes.")
-@click.option("--kubeconfig", envvar="KUBECONFIG", required=True)
+@click.option("--kubeconfig", envvar="KUBECONFIG", default="", help="Without one: the Pod's service account.")
 @click.option("--hostname-override", default="", help="This node's name.  [default: the host's name]")
 @click.option("--node-ip", default="", help="This node's address; one a family.  [default: that of an interface]")
 @click.option("--pod-cidr", default="10.244.0.0/24", show_default=True, help="Addresses of this node's Pods.")
 @click.option("--node-labels", default="", help="key=value,...")
 @click.option("--state-dir", default="/run/svcplane/node", show_default=True, type=click.Path(path_type=Path))
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where logs and health are served.")
+@click.option("--address", default="", help="Where logs and health are served.  [default: the node's address]")
 @click.option("--port", default=10250, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option("--tls-cert-file", type=FILE, help="Serve logs with this certificate; `svcplane certificate` makes one.")
+@click.option("--tls-private-key-file", type=FILE)
+@click.option("--client-ca-file", type=FILE, help="Whose certificates may read logs.  [default: the kubeconfig's CA]")
 @click.option("--with-scheduler", is_flag=True, help="Also bind Pods that have no node yet.")
 @click.option("--namespace-prefix", default="", hidden=True)
 @click.option("--stop-pods", is_flag=True, help="End the Pods' processes when the agent is stopped.")
@@ -67,8 +75,31 @@ def node(**flags: Any) -> None:
     uvloop.run(_run(flags, pod_cidrs(flags["pod_cidr"]), node_ips(flags["node_ip"]), labels))
 
 
+def _tls(flags: dict[str, Any], cluster_ca: str) -> "AgentTls | None":
+    """None without a certificate: the agent then serves nothing.  Raises ConfigError."""
+    from svcplane.node.httpd import AgentTls
+
+    cert, key, file = flags["tls_cert_file"], flags["tls_private_key_file"], flags["client_ca_file"]
+    if (cert is None) != (key is None):
+        raise ConfigError("--tls-cert-file and --tls-private-key-file go together")
+    if cert is None:
+        return None
+    try:
+        ca = file.read_text() if file is not None else cluster_ca
+    except OSError as error:
+        raise ConfigError(f"--client-ca-file {file}: {error.strerror}") from error
+    if not ca:
+        raise ConfigError("--client-ca-file is needed: the kubeconfig names no certificate-authority")
+    return AgentTls(cert, key, ca)
+
+
 async def own_ips(cidrs: tuple[str, ...]) -> tuple[str, ...]:
-    """The first usable address of each of the Pod CIDRs' families; loopback where there is no other."""
+    """The first usable address of each of the Pod CIDRs' families; loopback where there is no other.
+
+    One within the Pod CIDRs is the host's end of a Pod's link, which an earlier agent made.
+    """
+    import ipaddress
+
     from svcplane.base.net import address, family_of
     from svcplane.kernel.addresses import local_addresses
 
@@ -76,7 +107,8 @@ async def own_ips(cidrs: tuple[str, ...]) -> tuple[str, ...]:
     by_family = await local_addresses()
     for cidr in cidrs:
         family = family_of(cidr)
-        usable = [ip for ip in by_family.get(family, ()) if not (address(ip).is_loopback or address(ip).is_link_local)]
+        outside = [ip for ip in by_family.get(family, ()) if address(ip) not in ipaddress.ip_network(cidr)]
+        usable = [ip for ip in outside if not (address(ip).is_loopback or address(ip).is_link_local)]
         found.append(usable[0] if usable else ("127.0.0.1" if family == 4 else "::1"))
     return tuple(found)
 
@@ -86,13 +118,23 @@ async def _run(
 ) -> None:
     from svcplane.base.tasks import cancel_and_wait
     from svcplane.client.http import HttpTransport
-    from svcplane.client.kubeconfig import load
+    from svcplane.client.kubeconfig import in_cluster, load
     from svcplane.node.run import NodeOptions, default_name, running_node
     from svcplane.node.scheduler.loop import Scheduler
+    from svcplane.proxy.inspect import look_apart
+    from svcplane.proxy.looking import PAGES
 
     stopped = asyncio.Event()
+    starting: asyncio.Task[None] | None = None
+
+    def stop() -> None:
+        stopped.set()
+        if starting is not None:  # it may wait for the API server for ever
+            starting.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    access = load(flags["kubeconfig"]) if flags["kubeconfig"] else in_cluster()
     options = NodeOptions(
         name=flags["hostname_override"] or default_name(),
         ips=ips or await own_ips(cidrs),
@@ -102,16 +144,27 @@ async def _run(
         labels=labels,
         address=flags["address"],
         port=flags["port"],
+        tls=_tls(flags, access.ca),
         stop_pods=flags["stop_pods"],
+        proxy=look_apart,
+        proxy_pages=PAGES,
     )
-    transport = HttpTransport(load(flags["kubeconfig"]))
+    transport = HttpTransport(access)
     scheduler: asyncio.Task[None] | None = None
     try:
-        async with running_node(transport, options):
+        async with contextlib.AsyncExitStack() as stack:
+            running = stack.enter_async_context(running_node(transport, options))
+            starting = asyncio.current_task()
+            await running
+            starting = None
+            if options.tls is None:
+                log.warning("no --tls-cert-file: the logs of this node's Pods are not served")
             if flags["with_scheduler"]:
                 scheduler = asyncio.create_task(Scheduler(transport).run(), name="scheduler")
             await stopped.wait()
             log.info("stopping")
+    except asyncio.CancelledError:
+        log.info("stopped before the node was up")
     finally:
         await cancel_and_wait(scheduler)
         await transport.close()

@@ -1,217 +1,360 @@
-"""`svcplane proxy`: the service proxy.  Flags as kube-proxy's."""
+"""`svcplane proxy`: the service proxy.  Flags and configuration file as kube-proxy's."""
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
+import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
 
-from svcplane.base.errors import ConfigError
-from svcplane.base.net import Family, canonical_cidr, family_of
+from svcplane.base.errors import ConfigError, EnvironmentProblem, KernelError, SvcplaneError
+from svcplane.base.memory import expect_growth, settle
+from svcplane.base.net import Family
+from svcplane.base.tasks import cancel_and_wait
 from svcplane.cli.main import configure_logging
-from svcplane.proxy.model import DetectLocal, NodeConfig
+from svcplane.kernel import sysctl
+from svcplane.kernel.modules import load_module
+from svcplane.proxy.config.choice import passed_over, settings_of
+from svcplane.proxy.config.defaults import complete
+from svcplane.proxy.config.flags import DEPRECATED, FLAGS, REPEATED, configuration, in_flags
+from svcplane.proxy.config.load import dump, parse, tree_of
+from svcplane.proxy.config.validation import validate
+from svcplane.proxy.config.wire import KubeProxyConfiguration
+from svcplane.proxy.model import EndTcp, NodeConfig
+from svcplane.proxy.parameters import Parameters
 from svcplane.proxy.planes import PLANES
+from svcplane.proxy.planes.ipvs.policy import options as ipvs_options
+from svcplane.proxy.planes.userspace.ports import relay_ports
+from svcplane.proxy.settings import Settings
+from svcplane.proxy.sources import Source
 
 log = logging.getLogger(__name__)
+LOOK_ANYWAY_S, SETTLE_S = 10.0, 0.05
 
 
-def _address(text: str, flag: str, port: int) -> tuple[str, int] | None:
-    """`host`, `host:port` or an empty text for none."""
-    if not text:
-        return None
-    host, separator, number = text.rpartition(":")
-    if not separator or "]" in number or (":" in host and not host.startswith("[")):
-        host, number = text, str(port)
-    if not number.isdigit() or int(number) > 65535:
-        raise ConfigError(f"{flag} {text}: must be ADDRESS or ADDRESS:PORT")
-    return (host.strip("[]"), int(number)) if int(number) else None
-
-
-def _cidrs(text: str, flag: str) -> tuple[str, ...]:
-    found = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        cidr = canonical_cidr(part)
-        if cidr is None:
-            raise ConfigError(f"{flag} {part}: must be a CIDR such as 10.244.0.0/16")
-        found.append(cidr)
-    return tuple(found)
-
-
-# kube-proxy's flags that have no meaning here: taken, so that its command lines serve, and told about once
-MEANINGLESS = (
-    "bind-address",
-    "bind-address-hard-fail",
-    "config-sync-period",
-    "conntrack-max-per-core",
-    "conntrack-min",
-    "conntrack-tcp-be-liberal",
-    "conntrack-tcp-timeout-close-wait",
-    "conntrack-tcp-timeout-established",
-    "conntrack-udp-timeout",
-    "conntrack-udp-timeout-stream",
-    "feature-gates",
-    "iptables-localhost-nodeports",
-    "iptables-min-sync-period",
-    "iptables-sync-period",
-    "ipvs-exclude-cidrs",
-    "ipvs-min-sync-period",
-    "ipvs-scheduler",
-    "ipvs-strict-arp",
-    "ipvs-sync-period",
-    "ipvs-tcp-timeout",
-    "ipvs-tcpfin-timeout",
-    "ipvs-udp-timeout",
-    "kube-api-burst",
-    "kube-api-content-type",
-    "kube-api-qps",
-    "log-flush-frequency",
-    "logging-format",
-    "oom-score-adj",
-    "pod-cidr",
-    "profiling",
-    "proxy-port-range",
-    "show-hidden-metrics-for-version",
-    "vmodule",
-)
-BOOLEAN = frozenset({"bind-address-hard-fail", "conntrack-tcp-be-liberal", "iptables-localhost-nodeports"})
-BOOLEAN |= {"ipvs-strict-arp", "profiling"}
-
-
-def _meaningless(command: Callable[..., Any]) -> Callable[..., Any]:
-    for flag in MEANINGLESS:
+def _kube_proxy_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, flag in reversed(FLAGS.items()):
         # a boolean flag may stand alone; any may carry `=value`
-        lone = {"is_flag": False, "flag_value": "true"} if flag in BOOLEAN else {}
-        command = click.option(f"--{flag}", default=None, hidden=True, **lone)(command)  # type: ignore[arg-type]
+        lone: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if flag.kind == "bool" else {}
+        if flag.kind in REPEATED:
+            lone["multiple"] = True
+        names = [f"--{name}", "--masquerade-bit"] if name == "iptables-masquerade-bit" else [f"--{name}"]
+        text = flag.help.replace("MODES", ", ".join(PLANES))
+        metavar = None if flag.kind == "text" else flag.kind.upper()
+        default = () if flag.kind in REPEATED else None
+        option = click.option(*names, _key(name), default=default, hidden=not text, help=text, metavar=metavar, **lone)
+        command = option(command)
     return command
 
 
-def _warn_meaningless(flags: dict[str, Any]) -> None:
-    for flag in MEANINGLESS:
-        if flags.get(flag.replace("-", "_")) is not None:
-            log.warning("--%s has no meaning here and is passed over", flag)
+def _key(flag: str) -> str:
+    return flag.replace("-", "_")
 
 
-@click.command(short_help="Run the service proxy (a drop-in kube-proxy).")
-@click.option("--kubeconfig", envvar="KUBECONFIG", default="", help="Without one: the Pod's service account.")
-@click.option("--master", default="", help="The API server's address, instead of the kubeconfig's.")
-@click.option("--proxy-mode", default="nftables", show_default=True, help=f"One of: {', '.join(PLANES)}.")
+class _Level(click.ParamType[int]):
+    """A number, which may follow the `=` of `-v=2` as kube-proxy's users write it."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(str(value).removeprefix("="))
+        except ValueError:
+            self.fail(f"{value!r} is not a valid integer.", param, ctx)
+
+
+def _switch(name: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A flag of one task, alone or as `--name=true|false`."""
+    return click.option(name, is_flag=False, flag_value="true", default="false", type=bool, metavar="", help=text)
+
+
+#: kube-proxy takes `_` for `-` in the names of flags.
+_UNDERSCORES = {"token_normalize_func": lambda token: token.replace("_", "-")}
+
+
+@click.command(short_help="Run the service proxy (a drop-in kube-proxy).", context_settings=_UNDERSCORES)
+@click.option("--config", "config_file", default="", help="A KubeProxyConfiguration file, which overrules most flags.")
+@click.option("--manifests", default="", help="A directory of Services and EndpointSlices, instead of an API server.")
+@click.option("--master", default="", help="The API server's URL, or several by commas, instead of the kubeconfig's.")
 @click.option("--hostname-override", default="", help="This node's name.  [default: the host's name]")
-@click.option("--cluster-cidr", default="", help="Where Pods have their addresses; one CIDR a family.")
-@click.option("--detect-local-mode", default="ClusterCIDR", show_default=True)
-@click.option("--pod-bridge-interface", default="", help="For --detect-local-mode BridgeInterface.")
-@click.option("--pod-interface-name-prefix", default="", help="For --detect-local-mode InterfaceNamePrefix.")
-@click.option("--nodeport-addresses", default="", help="CIDRs, or `primary`, where node ports answer.")
-@click.option("--masquerade-all", is_flag=True, help="Masquerade all traffic to ClusterIPs.")
+@_kube_proxy_flags
 @click.option(
-    "--iptables-masquerade-bit", "--masquerade-bit", default=14, show_default=True, type=click.IntRange(0, 31)
+    "--iptables-variant",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "nft", "legacy"]),
+    help="Which iptables tools; auto: those whose rules the host has.",
 )
-@click.option("--healthz-bind-address", default="0.0.0.0:10256", show_default=True)
-@click.option("--metrics-bind-address", default="127.0.0.1:10249", show_default=True)
-@click.option("--cleanup", is_flag=True, help="Remove everything of this proxy from the kernel and end.")
-@click.option("-v", "--v", "verbosity", default=2, show_default=True, type=int, help="Log verbosity.")
-@_meaningless
+@click.option(
+    "--ipvs-drain-timeout",
+    default="15m",
+    show_default=True,
+    help="How long a removed endpoint may finish its TCP connections, in ipvs mode.",
+)
+@click.option(
+    "--end-tcp-connections",
+    default="never",
+    show_default=True,
+    type=click.Choice([str(when) for when in EndTcp]),
+    help="End TCP connections to endpoints that are removed, or serve no more, in nftables and iptables mode.",
+)
+@click.option("--write-config-to", default="", help="Write the configuration these flags make to a file, and end.")
+@_switch("--init-only", "Set kernel parameters, which may need more privileges, and end.")
+@_switch("--cleanup", "Remove everything of this proxy, in any mode, and end.")
+@click.option("-v", "--v", "verbosity", default=None, type=_Level(), help="Log verbosity.  [default: 2]")
 def proxy(**flags: Any) -> None:
     """Program this node so that Services' addresses lead to their Pods."""
-    configure_logging(flags["verbosity"])
-    _warn_meaningless(flags)
-    if flags["proxy_mode"] not in PLANES:
-        raise ConfigError(f"--proxy-mode {flags['proxy_mode']}: must be one of {', '.join(PLANES)}")
+    chosen = Chosen(flags)
+    config = chosen.read()
+    verbosity = flags["verbosity"] if flags["verbosity"] is not None else config.logging.verbosity or 2
+    configure_logging(verbosity)
+    if flags["write_config_to"]:
+        _write(Path(flags["write_config_to"]), config)
+        return
     import uvloop
 
-    uvloop.run(_cleanup() if flags["cleanup"] else _run(flags))
+    if flags["cleanup"]:
+        uvloop.run(_cleanup())
+        return
+    chosen.warn(config)
+    if flags["init_only"]:
+        parameters = Parameters(config)
+        missing = parameters.set()
+        if missing and load_module("nf_conntrack"):
+            missing = parameters.set()
+        for parameter in missing:
+            log.warning("%s: this kernel does not have it; load its module first", parameter.name)
+        return
+    expect_growth()
+    uvloop.run(_run(config, chosen, flags))
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The command line, and the file it may name."""
+
+    flags: dict[str, Any]
+
+    @property
+    def file(self) -> Path | None:
+        return Path(self.flags["config_file"]) if self.flags["config_file"] else None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """kube-proxy's flags that were given."""
+        found = {name: self.flags[_key(name)] for name in FLAGS}
+        if not found["kubeconfig"] and not self.flags["manifests"] and os.environ.get("KUBECONFIG"):
+            found["kubeconfig"] = os.environ["KUBECONFIG"]
+        found |= {name: ",".join(found[name]) or None for name in FLAGS if FLAGS[name].kind in REPEATED}
+        return {name: text for name, text in found.items() if text is not None}
+
+    def read(self) -> KubeProxyConfiguration:
+        """The configuration, complete and valid.  Raises ConfigError naming the flag, or the file and the field."""
+        if self.file is None:
+            config = configuration(self.given)
+        else:
+            try:
+                config = complete(parse(self.file.read_text()))
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"--config {self.file}: {getattr(error, 'strerror', None) or error}") from error
+            except ConfigError as error:
+                raise ConfigError(f"--config {self.file}: {error}") from error
+        for field, problem in validate(config, PLANES):
+            if self.file is not None:
+                raise ConfigError(f"--config {self.file}: {field}: {problem}")
+            raise ConfigError(in_flags(f"{field}: {problem}", self.given))
+        return config
+
+    def settings(self, config: KubeProxyConfiguration) -> Settings:
+        name = self._node_name(config)
+        variant = self.flags["iptables_variant"].replace("auto", "")
+        settings = settings_of(config, name)
+        options = settings.mode_options
+        if settings.mode == "ipvs":
+            options = tuple(sorted((*options, ("ipvs-drain-timeout", self.flags["ipvs_drain_timeout"]))))
+            ipvs_options(options)
+        elif settings.mode == "userspace":
+            relay_ports(options)
+        ends = EndTcp(self.flags["end_tcp_connections"])
+        return replace(settings, iptables_variant=variant, mode_options=options, end_tcp_connections=ends)
+
+    def _node_name(self, config: KubeProxyConfiguration) -> str:
+        """Raises ConfigError."""
+        given, written = self.flags["hostname_override"], config.hostname_override
+        name = (given or written or socket.gethostname()).strip().lower()
+        if not name:
+            raise ConfigError(
+                "--hostname-override: must not be empty" if given else "hostnameOverride: must not be empty"
+            )
+        return str(name)
+
+    def warn(self, config: KubeProxyConfiguration) -> None:
+        """Tell of what is passed over."""
+        for name in self.given:
+            if name in DEPRECATED:
+                log.warning("--%s is deprecated: use --%s", name, DEPRECATED[name])
+            elif self.file is not None and name != "kubeconfig":
+                log.warning("--%s is passed over, for --config is given", name)
+            elif not FLAGS[name].fields:
+                log.warning("--%s has no meaning here and is passed over", name)
+        for field in passed_over(config):
+            log.warning("%s has no meaning here and is passed over", field)
+
+
+def _write(path: Path, config: KubeProxyConfiguration) -> None:
+    try:
+        path.write_text(dump(config))
+    except OSError as error:
+        raise ConfigError(f"--write-config-to {path}: {error.strerror}") from error
+
+
+def _protect(config: KubeProxyConfiguration) -> None:
+    """Have the kernel spare this process when memory runs out."""
+    if config.oom_score_adj is None:
+        return
+    try:
+        sysctl.ensure(sysctl.Parameter("proc/self/oom_score_adj", config.oom_score_adj))
+    except KernelError as error:
+        log.info("%s", error)
 
 
 async def _cleanup() -> None:
+    """Every mode this host can have, in both families.  Raises where something was not removed, or nothing could be."""
     from svcplane.proxy.planes import make_plane
 
+    lacking: list[EnvironmentProblem] = []
+    failed: list[SvcplaneError] = []
     for mode in PLANES:
         for family in Family:
             plane = make_plane(mode, NodeConfig("cleanup", family))
             try:
                 await plane.cleanup()
+            except EnvironmentProblem as error:
+                lacking.append(error)
+            except SvcplaneError as error:
+                failed.append(error)
             finally:
                 await plane.close()
+    if failed:
+        raise failed[0]
+    if len(lacking) == len(PLANES) * len(Family):
+        raise lacking[0]
 
 
-def node_configs(
-    flags: dict[str, Any], name: str, node_ips: list[str], pod_cidrs: tuple[str, ...] = ()
-) -> dict[Family, NodeConfig]:
-    """The configuration of each family.  Raises ConfigError naming the flag."""
-    try:
-        mode = DetectLocal(flags["detect_local_mode"])
-    except ValueError as error:
-        allowed = ", ".join(mode for mode in DetectLocal if mode is not DetectLocal.NONE)
-        raise ConfigError(f"--detect-local-mode {flags['detect_local_mode']}: must be one of {allowed}") from error
-    local = _cidrs(flags["cluster_cidr"], "--cluster-cidr")
-    if mode is DetectLocal.NODE_CIDR:
-        local = _cidrs(",".join(pod_cidrs), "podCIDRs of the Node")
-    primary = flags["nodeport_addresses"].strip() in ("", "primary")
-    chosen = () if primary else _cidrs(flags["nodeport_addresses"], "--nodeport-addresses")
-    found = {}
-    for family in Family:
-        addresses = tuple(cidr for cidr in chosen if family_of(cidr) is family)
-        everywhere = any(ipaddress.ip_network(cidr).prefixlen == 0 for cidr in addresses)
-        cidrs = tuple(cidr for cidr in local if family_of(cidr) is family)
-        needs_cidr = mode in (DetectLocal.CLUSTER_CIDR, DetectLocal.NODE_CIDR)
-        found[family] = NodeConfig(
-            node_name=name,
-            family=family,
-            detect_local=DetectLocal.NONE if needs_cidr and not cidrs else mode,
-            local_cidrs=cidrs,
-            local_interface=flags["pod_bridge_interface"] or flags["pod_interface_name_prefix"],
-            masquerade_all=flags["masquerade_all"],
-            masquerade_bit=flags["iptables_masquerade_bit"],
-            nodeport_addresses=() if everywhere else addresses,
-            nodeport_primary_only=primary,
-            primary_ips=tuple(ip for ip in node_ips if family_of(ip) is family),
-        )
-    return found
-
-
-async def _run(flags: dict[str, Any]) -> None:
-    from svcplane.client.http import HttpTransport
-    from svcplane.client.kubeconfig import in_cluster, load
-    from svcplane.proxy.agent import Agent, AgentConfig
-    from svcplane.proxy.bootstrap import cluster_facts
-    from svcplane.proxy.planes import make_plane
+async def _run(config: KubeProxyConfiguration, chosen: Chosen, flags: dict[str, Any]) -> None:
+    from svcplane.proxy.agent import Agent
 
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    name = flags["hostname_override"] or socket.gethostname().lower()
-    access = load(flags["kubeconfig"], master=flags["master"]) if flags["kubeconfig"] else in_cluster()
-    config = AgentConfig(
-        name,
-        flags["proxy_mode"],
-        healthz=_address(flags["healthz_bind_address"], "--healthz-bind-address", 10256),
-        metrics=_address(flags["metrics_bind_address"], "--metrics-bind-address", 10249),
-    )
-    node_configs(flags, name, [])  # wrong flags are told before anything is waited for
-    transport = HttpTransport(access)
-    waiting = asyncio.ensure_future(stopped.wait())
+    settings = chosen.settings(config)
+    async with _source(settings.node_name, config, flags) as (source, reporter):
+        agent = Agent(settings, source, reporter=reporter)
+        agent.configz = {"kubeproxy.config.k8s.io": tree_of(config)}
+        agent.flags = _shown(flags)
+        tasks = [asyncio.create_task(agent.run(), name="agent"), asyncio.create_task(stopped.wait(), name="signal")]
+        tasks.append(asyncio.create_task(_follow(chosen, config, agent), name="configuration"))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await cancel_and_wait(*(task for task in tasks if not task.done()))
+
+
+def _shown(flags: dict[str, Any]) -> dict[str, str]:
+    """The flags that were given or have a value of their own, as they would be written."""
+    found = {}
+    for name, value in flags.items():
+        text = ",".join(value) if isinstance(value, tuple) else str(value).lower() if value in (True, False) else value
+        if text not in (None, ""):
+            found["v" if name == "verbosity" else "config" if name == "config_file" else name.replace("_", "-")] = str(
+                text
+            )
+    return found
+
+
+async def _follow(chosen: Chosen, config: KubeProxyConfiguration, agent: Any) -> None:
+    """Set kernel parameters once our rules have loaded what has them; take on edits of the configuration file."""
+    await agent.synced.wait()
+    settle()
+    _protect(config)
+    parameters = Parameters(config)
+    for parameter in parameters.set():
+        log.debug("%s: this kernel does not have it", parameter.name)
+    keeping = asyncio.create_task(parameters.keep(), name="parameters")
     try:
-        facts_task = asyncio.ensure_future(cluster_facts(transport, name))
-        await asyncio.wait((facts_task, waiting), return_when=asyncio.FIRST_COMPLETED)
-        if not facts_task.done():
-            facts_task.cancel()
-            return
-        facts = facts_task.result()
-        configs = node_configs(flags, name, facts.node_ips, facts.pod_cidrs)
-        planes = {}
-        for family, node_config in configs.items():
-            with_cidrs = facts.with_service_cidrs(node_config)
-            planes[family] = (with_cidrs, make_plane(flags["proxy_mode"], with_cidrs))
-        running = asyncio.ensure_future(Agent(config, transport, planes).run())
-        await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():
-            running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
+        if chosen.file is not None:
+            await _follow_file(chosen, chosen.file, config, agent, parameters)
+        await keeping
     finally:
-        waiting.cancel()
+        await cancel_and_wait(keeping)
+
+
+async def _follow_file(
+    chosen: Chosen, file: Path, config: KubeProxyConfiguration, agent: Any, parameters: Parameters
+) -> None:
+    from svcplane.kernel.inotify import DirectoryWatch
+
+    watch, told = DirectoryWatch(), ""
+    try:
+        while True:
+            watch.watch(file.parent)
+            if await watch.changed(LOOK_ANYWAY_S):
+                while await watch.changed(SETTLE_S):
+                    pass
+            try:
+                fresh = chosen.read()
+            except ConfigError as error:
+                if str(error) != told:
+                    log.error("%s; the configuration stays as it was", error)
+                told = str(error)
+                continue
+            told = ""
+            if fresh != config:
+                _take_on(fresh, config, chosen, agent)
+                parameters.adopt(fresh)
+                config = fresh
+    finally:
+        watch.close()
+
+
+def _take_on(fresh: KubeProxyConfiguration, config: KubeProxyConfiguration, chosen: Chosen, agent: Any) -> None:
+    log.info("the configuration changed")
+    for field in ("hostname_override", "client_connection", "healthz_bind_address", "metrics_bind_address"):
+        if getattr(fresh, field) != getattr(config, field):
+            log.warning("%s: the change needs a restart", field)
+    chosen.warn(fresh)
+    agent.configz = {"kubeproxy.config.k8s.io": tree_of(fresh)}
+    agent.reconfigure(chosen.settings(fresh))
+
+
+@contextlib.asynccontextmanager
+async def _source(
+    node_name: str, config: KubeProxyConfiguration, flags: dict[str, Any]
+) -> AsyncIterator[tuple[Source, Any]]:
+    """Files, or an API server, which is told what has been programmed."""
+    if flags["manifests"]:
+        from svcplane.proxy.sources.directory import DirectorySource
+
+        yield DirectorySource(Path(flags["manifests"]), node_name), None
+        return
+    from svcplane.client.http import HttpTransport
+    from svcplane.client.kubeconfig import in_cluster, load
+    from svcplane.client.metrics import called
+    from svcplane.proxy.report import LeaseReporter
+    from svcplane.proxy.sources.api import ApiSource
+
+    kubeconfig = config.client_connection.kubeconfig
+    access = load(kubeconfig, master=flags["master"]) if kubeconfig else in_cluster()
+    transport = HttpTransport(access, called=called)
+    try:
+        yield ApiSource(transport, node_name), LeaseReporter(transport, node_name)
+    finally:
         await transport.close()

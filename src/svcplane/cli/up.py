@@ -7,15 +7,20 @@ import logging
 import signal
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from svcplane.api.http import Request, Response
 from svcplane.base.errors import ConfigError, EnvironmentProblem
 from svcplane.base.tasks import cancel_and_wait
+from svcplane.cli.console import mount_console
 from svcplane.cli.main import configure_logging
 from svcplane.cli.node import node_ips, own_ips, pod_cidrs
+
+if TYPE_CHECKING:
+    from svcplane.node.httpd import AgentTls
+    from svcplane.server.app import ApiServer
+    from svcplane.server.metrics import Metrics
 
 log = logging.getLogger("svcplane.up")
 
@@ -35,9 +40,11 @@ def up(**flags: Any) -> None:
 
     Started again on the same data directory it goes on where it was: same Services and addresses, same Pods.
     """
+    from svcplane.base.descriptors import allow_many
     from svcplane.proxy.planes import PLANES
 
     configure_logging(flags["verbosity"])
+    allow_many()
     logging.getLogger("svcplane.audit").setLevel(logging.WARNING)
     if flags["proxy_mode"] not in PLANES:
         raise ConfigError(f"--proxy-mode {flags['proxy_mode']}: must be one of {', '.join(PLANES)}")
@@ -70,6 +77,8 @@ async def _run(flags: dict[str, Any], cidrs: tuple[str, ...], ips: tuple[str, ..
     from svcplane.kernel.links.run import preflight
     from svcplane.node.run import NodeOptions, default_name, running_node
     from svcplane.node.scheduler.loop import Scheduler
+    from svcplane.proxy.inspect import look_apart
+    from svcplane.proxy.looking import PAGES
     from svcplane.server.app import ApiServer, ApiServerConfig
 
     stopped = asyncio.Event()
@@ -79,6 +88,7 @@ async def _run(flags: dict[str, Any], cidrs: tuple[str, ...], ips: tuple[str, ..
     data: Path = flags["data_dir"]
     name = flags["hostname_override"] or default_name()
     addresses = ips or await own_ips(cidrs)
+    await _can_program(flags["proxy_mode"], name, addresses)
     server_config = ApiServerConfig(
         data_dir=data,
         bind_address=flags["bind_address"],
@@ -86,21 +96,19 @@ async def _run(flags: dict[str, Any], cidrs: tuple[str, ...], ips: tuple[str, ..
         secure_port=flags["secure_port"],
         service_cidrs=tuple(part.strip() for part in flags["service_cluster_ip_range"].split(",") if part.strip()),
     )
-    node_options = NodeOptions(name, addresses, cidrs, data / "node", port=0, stop_pods=True)
     async with contextlib.AsyncExitStack() as stack:
-        try:
-            server = await stack.enter_async_context(ApiServer(server_config))
-        except OSError as error:
-            where = f"{flags['bind_address']}:{flags['secure_port']}"
-            text = f"the API server cannot listen on {where}: {error.strerror}; choose another with --secure-port"
-            raise EnvironmentProblem(text) from error
+        server = await stack.enter_async_context(ApiServer(server_config))
+        mount_console(server)
         transport = InProcessTransport(server.handle)
-        agent = await stack.enter_async_context(running_node(transport, node_options))
-        server.handler.pod_logs = _log_source(agent, data / "node")
+        tls = _agent_tls(server, name, addresses)
+        options = NodeOptions(
+            name, addresses, cidrs, data / "node", port=0, tls=tls, stop_pods=True, proxy=look_apart, proxy_pages=PAGES
+        )
+        await stack.enter_async_context(running_node(transport, options))
         work: dict[str, Coroutine[Any, Any, None]] = {
             "controllers": run_controllers(transport),
             "scheduler": Scheduler(transport).run(),
-            "proxy": _proxy(flags["proxy_mode"], name, addresses, cidrs, transport),
+            "proxy": _proxy(flags["proxy_mode"], name, addresses, cidrs, transport, server.metrics),
         }
         tasks = {key: asyncio.create_task(job, name=key) for key, job in work.items()}
         waiting = asyncio.create_task(stopped.wait(), name="signal")
@@ -116,28 +124,55 @@ async def _run(flags: dict[str, Any], cidrs: tuple[str, ...], ips: tuple[str, ..
             await _remove_rules(flags["proxy_mode"], name)
 
 
-async def _proxy(mode: str, name: str, ips: tuple[str, ...], cidrs: tuple[str, ...], transport: Any) -> None:
-    from svcplane.base.net import Family, family_of
-    from svcplane.proxy.agent import Agent, AgentConfig
-    from svcplane.proxy.bootstrap import cluster_facts
-    from svcplane.proxy.model import DetectLocal, NodeConfig
+async def _can_program(mode: str, name: str, addresses: tuple[str, ...]) -> None:
+    """Raises EnvironmentProblem where this host lacks what the mode needs or has a proxy, before anything is made."""
+    from svcplane.base.net import family_of
+    from svcplane.proxy import inspect
+    from svcplane.proxy.model import NodeConfig
     from svcplane.proxy.planes import make_plane
 
-    facts = await cluster_facts(transport, name)
-    planes = {}
-    for family in Family:
-        local = tuple(cidr for cidr in cidrs if family_of(cidr) is family)
-        config = NodeConfig(
-            node_name=name,
-            family=family,
-            detect_local=DetectLocal.CLUSTER_CIDR if local else DetectLocal.NONE,
-            local_cidrs=local,
-            nodeport_primary_only=True,
-            primary_ips=tuple(ip for ip in (*ips, *facts.node_ips) if family_of(ip) is family),
+    if await inspect.is_taken():
+        raise EnvironmentProblem(
+            "another svcplane proxy runs on this host, whose rules would be mixed up: stop it first"
         )
-        with_cidrs = facts.with_service_cidrs(config)
-        planes[family] = (with_cidrs, make_plane(mode, with_cidrs))
-    await Agent(AgentConfig(name, mode, healthz=None, metrics=None), transport, planes).run()
+    for family in {family_of(address) for address in addresses}:
+        plane = make_plane(mode, NodeConfig(name, family))
+        try:
+            await plane.preflight()
+        finally:
+            await plane.close()
+
+
+def _agent_tls(server: "ApiServer", name: str, addresses: tuple[str, ...]) -> "AgentTls":
+    """What the node agent serves logs with, issued by the cluster's authority in this process."""
+    from svcplane.node.httpd import AgentTls
+
+    authority = server.authority
+    assert authority is not None, "the server's certificates are its own"
+    return AgentTls(*authority.node(name, [name, *addresses]), authority.ca_path.read_text())
+
+
+async def _proxy(
+    mode: str, name: str, ips: tuple[str, ...], cidrs: tuple[str, ...], transport: Any, metrics: "Metrics"
+) -> None:
+    from svcplane.client.metrics import REGISTRY
+    from svcplane.proxy.agent import Agent
+    from svcplane.proxy.report import LeaseReporter
+    from svcplane.proxy.settings import PRIMARY, Settings
+    from svcplane.proxy.sources.api import ApiSource
+
+    settings = Settings(
+        node_name=name,
+        mode=mode,
+        cluster_cidrs=cidrs,
+        nodeport_addresses=(PRIMARY,),
+        bind_address=ips[0] if ips else "",
+        healthz=None,
+        metrics=None,
+    )
+    agent = Agent(settings, ApiSource(transport, name), reporter=LeaseReporter(transport, name))
+    metrics.also(agent.metrics.registry, REGISTRY)  # the API server's page has those of the whole process
+    await agent.run()
 
 
 async def _remove_rules(mode: str, name: str) -> None:
@@ -151,38 +186,3 @@ async def _remove_rules(mode: str, name: str) -> None:
             await plane.cleanup()
         finally:
             await plane.close()
-
-
-def _log_source(agent: Any, state: Path) -> Any:
-    """The API server's pods/log, answered by the agent in this process."""
-    from svcplane.api.status import bad_request, not_found
-    from svcplane.base.clock import SYSTEM_CLOCK
-    from svcplane.node import logs
-    from svcplane.node.sandbox import log_path, pod_directory
-
-    async def source(namespace: str, name: str, request: Request) -> Response:
-        worker = agent.find(namespace, name)
-        if worker is None:
-            raise not_found("pods", name)
-        containers = [c.name for c in [*worker.pod.spec.containers, *worker.pod.spec.init_containers]]
-        container = request.param("container") or containers[0]
-        if container not in containers:
-            raise bad_request(f"container {container} is not valid for pod {name}")
-        try:
-            options = logs.parse_options(dict(request.query), SYSTEM_CLOCK.wall())
-        except ConfigError as error:
-            raise bad_request(str(error)) from error
-        run = worker.find_run(container, previous=options.previous)
-        if run is None:
-            what = "previous terminated container" if options.previous else "container"
-            raise bad_request(f'{what} "{container}" in pod "{name}" not found')
-        path = log_path(pod_directory(state.resolve(), worker.uid), container, run.attempt)
-
-        def ended() -> bool:
-            now = worker.find_run(container, previous=False)
-            return now is None or now.attempt != run.attempt or not now.running
-
-        stream = logs.read(path, options, SYSTEM_CLOCK, ended)
-        return Response(200, headers={"Content-Type": "text/plain"}, stream=stream)
-
-    return source
