@@ -65,6 +65,14 @@ def test_containers_start_together_in_order() -> None:
     assert actions(pod("a", "b"), seen()) == [("start", "a"), ("start", "b")]
 
 
+def test_next_container_is_started_once_the_hook_of_the_one_before_has_ended() -> None:
+    hook = {"lifecycle": {"postStart": {"exec": {"command": ["true"]}}}}
+    both = pod(containers=[{"name": "a", **hook}, {"name": "b"}])
+    assert actions(both, seen()) == [("start", "a")]
+    assert actions(both, seen(run("a"), hooked={"a0"})) == []
+    assert actions(both, seen(run("a"))) == [("start", "b")]
+
+
 def test_running_pod_needs_nothing() -> None:
     planned = plan(pod("a"), seen(run("a")), 100.0)
     assert (planned.actions, planned.wake_at) == ((), None)

@@ -5,13 +5,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from svcplane.api.core import Container, Node, Pod, Probe
+from svcplane.api.core import Container, Node, Pod, Probe, Service
 from svcplane.node import echo, logs, probes
 from svcplane.node.addresses import AddressBook, NoAddress, gateway, next_address
 from svcplane.node.model import Exit, Health, Observed, Run
 from svcplane.node.probes import Kind, Tally
 from svcplane.node.scheduler.choose import choose, load_of
-from svcplane.node.spec import CannotRun, built_in, environment, expand, process_of
+from svcplane.node.spec import CannotRun, built_in, environment, expand, process_of, service_variables
 from svcplane.node.status import pod_status
 
 
@@ -38,6 +38,73 @@ def test_environment_reads_fields_and_refuses_unknown_ones() -> None:
     assert environment(made, container("status.podIP"), ("10.0.0.1",), ()) == {"X": "10.0.0.1"}
     with pytest.raises(CannotRun, match=r"unsupported fieldPath: spec\.none"):
         environment(made, container("spec.none"), (), ())
+
+
+def service(name: str, namespace: str, ip: str, *ports: dict[str, Any]) -> Service:
+    tree = {"metadata": {"name": name, "namespace": namespace}, "spec": {"clusterIP": ip, "ports": list(ports)}}
+    return msgspec.convert(tree, Service)
+
+
+SERVICES = (
+    service("kubernetes", "default", "10.96.0.1", {"name": "https", "port": 443}),
+    service("my-db", "ns", "10.96.0.9", {"name": "sql-a", "port": 5432}, {"name": "u", "port": 53, "protocol": "UDP"}),
+    service("none", "ns", "None", {"port": 80}),
+    service("other", "elsewhere", "10.96.0.8", {"port": 80}),
+    service("six", "ns", "fd00::9", {"port": 80}),
+)
+
+
+def test_services_of_the_namespace_are_told_in_the_environment_as_the_kubelet_tells_them() -> None:
+    assert service_variables(pod(), SERVICES) == {
+        "KUBERNETES_SERVICE_HOST": "10.96.0.1",
+        "KUBERNETES_SERVICE_PORT": "443",
+        "KUBERNETES_SERVICE_PORT_HTTPS": "443",
+        "KUBERNETES_PORT": "tcp://10.96.0.1:443",
+        "KUBERNETES_PORT_443_TCP": "tcp://10.96.0.1:443",
+        "KUBERNETES_PORT_443_TCP_PROTO": "tcp",
+        "KUBERNETES_PORT_443_TCP_PORT": "443",
+        "KUBERNETES_PORT_443_TCP_ADDR": "10.96.0.1",
+        "MY_DB_SERVICE_HOST": "10.96.0.9",
+        "MY_DB_SERVICE_PORT": "5432",
+        "MY_DB_SERVICE_PORT_SQL_A": "5432",
+        "MY_DB_SERVICE_PORT_U": "53",
+        "MY_DB_PORT": "tcp://10.96.0.9:5432",
+        "MY_DB_PORT_5432_TCP": "tcp://10.96.0.9:5432",
+        "MY_DB_PORT_5432_TCP_PROTO": "tcp",
+        "MY_DB_PORT_5432_TCP_PORT": "5432",
+        "MY_DB_PORT_5432_TCP_ADDR": "10.96.0.9",
+        "MY_DB_PORT_53_UDP": "udp://10.96.0.9:53",
+        "MY_DB_PORT_53_UDP_PROTO": "udp",
+        "MY_DB_PORT_53_UDP_PORT": "53",
+        "MY_DB_PORT_53_UDP_ADDR": "10.96.0.9",
+        "SIX_SERVICE_HOST": "fd00::9",
+        "SIX_SERVICE_PORT": "80",
+        "SIX_PORT": "tcp://[fd00::9]:80",
+        "SIX_PORT_80_TCP": "tcp://[fd00::9]:80",
+        "SIX_PORT_80_TCP_PROTO": "tcp",
+        "SIX_PORT_80_TCP_PORT": "80",
+        "SIX_PORT_80_TCP_ADDR": "fd00::9",
+    }
+
+
+def test_without_service_links_only_the_api_server_is_told_and_own_variables_win() -> None:
+    made = pod(spec={"enableServiceLinks": False})
+    given = service_variables(made, SERVICES)
+    assert {name.partition("_")[0] for name in given} == {"KUBERNETES"}
+    env = [{"name": "KUBERNETES_PORT", "value": "mine"}, {"name": "URL", "value": "https://$(KUBERNETES_SERVICE_HOST)"}]
+    known = environment(made, msgspec.convert({"name": "a", "env": env}, Container), (), (), given)
+    assert (known["KUBERNETES_PORT"], known["URL"]) == ("mine", "https://10.96.0.1")
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_environment_from_a_config_map_is_refused_unless_it_is_optional(optional: bool) -> None:
+    tree = {"name": "a", "envFrom": [{"configMapRef": {"name": "x", "optional": optional}}]}
+    container = msgspec.convert(tree, Container)
+    if optional:
+        assert environment(pod(), container, (), ()) == {}
+    else:
+        with pytest.raises(CannotRun, match="no ConfigMaps"):
+            environment(pod(), container, (), ())
 
 
 @pytest.mark.parametrize("image", ["svcplane/echo", "svcplane/echo:1.0", "docker.io/svcplane/echo:x"])

@@ -5,8 +5,17 @@ from dataclasses import replace
 import pytest
 
 from svcplane.base.net import Family
-from svcplane.proxy.conntrack import Flow, stale
-from svcplane.proxy.model import Endpoint, NodeConfig, NodeState, Protocol, ProxyState, ServicePort, ServicePortName
+from svcplane.proxy.conntrack import ANNOTATION, Flow, concerned, end_tcp, stale
+from svcplane.proxy.model import (
+    Endpoint,
+    EndTcp,
+    NodeConfig,
+    NodeState,
+    Protocol,
+    ProxyState,
+    ServicePort,
+    ServicePortName,
+)
 
 NAME = ServicePortName("default", "dns", "", Protocol.UDP)
 PORT = ServicePort(NAME, "10.96.0.10", 53, node_port=30053, external_ips=("198.51.100.1",))
@@ -36,3 +45,45 @@ def test_flows_of_a_service_without_serving_endpoints_are_kept() -> None:
 
 def test_a_flow_that_concerns_no_service_is_kept() -> None:
     assert not stale([replace(TO_GONE, dst="10.96.0.99")], STATE)
+
+
+WEB = ServicePortName("default", "web", "", Protocol.TCP)
+GONE = Flow(Protocol.TCP, "10.244.1.12", 4000, "10.96.0.11", 80, "10.244.1.99", 8080)
+
+
+def web(asked: str | None, default: EndTcp, *endpoints: Endpoint) -> ProxyState:
+    annotations = ((ANNOTATION, asked),) if asked is not None else ()
+    port = ServicePort(WEB, "10.96.0.11", 80, annotations=annotations)
+    config = NodeConfig("n", Family.IPV4, end_tcp_connections=default)
+    return ProxyState(config, NodeState("n"), services={WEB: port}, endpoints={WEB: endpoints})
+
+
+HERE = Endpoint("10.244.1.11", 8080)
+UNREADY = Endpoint("10.244.1.99", 8080, ready=False, serving=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "default", "behind", "ended"),
+    [
+        (None, EndTcp.NEVER, (HERE,), False),
+        (None, EndTcp.REMOVED, (HERE,), True),
+        ("never", EndTcp.REMOVED, (HERE,), False),
+        ("removed", EndTcp.NEVER, (HERE,), True),
+        ("removed", EndTcp.NEVER, (HERE, UNREADY), False),
+        ("not-serving", EndTcp.NEVER, (HERE, UNREADY), True),
+        ("not-serving", EndTcp.NEVER, (UNREADY,), False),  # nowhere else to go
+        ("sometimes", EndTcp.REMOVED, (HERE,), True),
+    ],
+)
+def test_connections_end_where_the_service_or_the_proxy_asks_for_it(
+    asked: str | None, default: EndTcp, behind: tuple[Endpoint, ...], ended: bool
+) -> None:
+    part = concerned(web(asked, default, *behind), None, Protocol.TCP)
+    assert bool(stale([GONE], part, Protocol.TCP)) is ended
+
+
+def test_what_an_annotation_may_say_is_told() -> None:
+    state = web("sometimes", EndTcp.NEVER)
+    assert end_tcp(state.services[WEB], EndTcp.NEVER)[1].endswith(
+        "must be one of never, removed, not-serving; it is passed over"
+    )

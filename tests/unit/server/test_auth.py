@@ -2,7 +2,7 @@
 
 import pytest
 
-from svcplane.api.http import User
+from svcplane.api.http import Request, User
 from svcplane.base.errors import ConfigError
 from svcplane.server.auth import Authorizer, bearer, parse_rules, parse_tokens
 from svcplane.testing.server import Caller, in_process_server
@@ -138,3 +138,25 @@ async def test_write_leaves_one_audit_line_without_its_body() -> None:
     assert "verb=create" in lines[0]
     assert "status=201" in lines[0]
     assert "spec" not in lines[0]
+
+
+async def test_a_name_that_a_client_chose_cannot_forge_an_audit_line() -> None:
+    lines: list[str] = []
+    async with in_process_server(audit=lines.append) as server:
+        forged = User("eve status=200\nuser=admin", frozenset({"system:masters"}))
+        path = "/api/v1/namespaces/default/services/x%0auser=admin verb=create\u2028".replace("%0a", "\n")
+        await server.handle(Request("DELETE", path, user=forged))
+    line = lines[-1]
+    assert line.startswith("user=eve%20status=200%0auser=admin verb=delete path=/api/v1/")
+    assert "\n" not in line
+    assert line.count(" ") == 4
+
+
+@pytest.mark.parametrize("field", ["users", "groups", "resources", "namespaces", "verbs"])
+@pytest.mark.parametrize("value", ["alice", "[]", "", "[1]", '[""]', "{a: b}"])
+def test_a_list_of_names_that_is_none_is_refused(field: str, value: str) -> None:
+    """An empty list of namespaces would mean all of them; a text would be taken letter by letter."""
+    fields = {"users": "[bob]", "verbs": "[get]"} | {field: value}
+    text = "rules:\n- " + "\n  ".join(f"{name}: {value}" for name, value in fields.items())
+    with pytest.raises(ConfigError, match=rf"rules\[0\]\.{field}: must be a list of names"):
+        parse_rules(text, "roles.yaml")

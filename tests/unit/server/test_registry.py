@@ -108,5 +108,6 @@ async def test_delete_with_anothers_uid_is_a_conflict(admin: Caller) -> None:
 
 
 async def test_unknown_path_of_an_administrator_is_not_found(admin: Caller) -> None:
-    status, body = await admin.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {})
-    assert (status, body["reason"]) == (404, "NotFound")
+    for method, path in (("POST", "/apis/apps/v1/namespaces/default/deployments"), ("GET", "/apis/apps/v1")):
+        answer = await admin.send(method, path)
+        assert (answer.status, bytes(answer.body)) == (404, b"404 page not found\n")

@@ -16,6 +16,8 @@ from svcplane.server.routes import MethodNotAllowed, NotFound, Route, route
         ("GET", "/api/v1/namespaces/a", "get", "namespaces", "", "a", ""),
         ("PUT", "/api/v1/namespaces/a/finalize", "update", "namespaces", "", "a", "finalize"),
         ("GET", "/api/v1/namespaces/a/pods/b/log", "get", "pods", "a", "b", "log"),
+        ("GET", "/api/v1/nodes/b/proxy", "get", "nodes", "", "b", "proxy"),
+        ("GET", "/api/v1/nodes/b/proxy/stats/summary", "get", "nodes", "", "b", "proxy"),
         ("GET", "/apis/discovery.k8s.io/v1/endpointslices", "list", "endpointslices", "", "", ""),
         ("GET", "/api/v1/watch/services", "watch", "services", "", "", ""),
         ("GET", "/api/v1/watch/namespaces/a/services/b", "watch", "services", "a", "b", ""),
@@ -65,3 +67,7 @@ def test_unknown_path_is_not_found(path: str) -> None:
 )
 def test_method_a_path_does_not_offer_is_not_allowed(method: str, path: str) -> None:
     assert route(method, path, watch=False) == MethodNotAllowed()
+
+
+def test_nodes_are_only_read_through() -> None:
+    assert isinstance(route("POST", "/api/v1/nodes/b/proxy/run/x", watch=False), MethodNotAllowed)

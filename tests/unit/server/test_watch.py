@@ -80,6 +80,16 @@ async def test_initial_events_end_with_an_annotated_bookmark(admin: Caller) -> N
     await watch.close()
 
 
+@pytest.mark.parametrize("since", ["", "&resourceVersion=0"])
+async def test_watch_that_declines_initial_events_begins_now(admin: Caller, since: str) -> None:
+    await admin.call("POST", SERVICES, service("a"))
+    watch = await watching(admin, f"sendInitialEvents=false&resourceVersionMatch=NotOlderThan{since}")
+    await admin.call("POST", SERVICES, service("b"))
+    event = await watch.next()
+    assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "b")
+    await watch.close()
+
+
 async def test_initial_events_without_their_match_rule_are_refused(admin: Caller) -> None:
     status, body = await admin.call("GET", f"{SERVICES}?watch=1&sendInitialEvents=true")
     assert (status, body["reason"]) == (422, "Invalid")

@@ -1,0 +1,456 @@
+"""The relays with real sockets on the loopback interface."""
+
+import _socket
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from svcplane.proxy.planes.userspace.balance import Address, Balance
+from svcplane.proxy.planes.userspace.engine import Engine
+from svcplane.proxy.planes.userspace.pipes import PipePool
+from svcplane.proxy.planes.userspace.tcp import Options, TcpRelay
+from svcplane.proxy.planes.userspace.udp import UdpRelay
+
+Serve = Callable[[socket.socket], None]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came true"
+        time.sleep(0.005)
+
+
+class Bench:
+    """An engine in a thread, endpoints in threads; everything ends with the test."""
+
+    def __init__(self) -> None:
+        self.engine, self.balance, self.options = Engine(), Balance(), Options()
+        self.tcp = TcpRelay(self.engine, PipePool(), self.balance, self.balance.cluster, self.options)
+        self.udp = UdpRelay(self.engine, self.balance, self.balance.cluster, self.options)
+        self._ends: list[socket.socket] = []
+        self._thread = threading.Thread(target=self.engine.run)
+        self.engine.every(0.02, self._tick)
+
+    def _tick(self) -> None:
+        self.tcp.sweep()
+        self.udp.sweep()
+
+    def endpoint(self, serve: Serve, kind: int = socket.SOCK_STREAM) -> Address:
+        listener = socket.socket(socket.AF_INET, kind)
+        listener.bind(("127.0.0.1", 0))
+        self._ends.append(listener)
+        if kind == socket.SOCK_DGRAM:
+            threading.Thread(target=serve, args=(listener,), daemon=True).start()
+            address: Address = listener.getsockname()
+            return address
+        listener.listen()
+
+        def run(end: socket.socket) -> None:
+            with end, suppress(OSError):
+                serve(end)
+
+        def accept() -> None:
+            while True:
+                try:
+                    end, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=run, args=(end,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        found: Address = listener.getsockname()
+        return found
+
+    def start(self, *endpoints: Address, kind: int = socket.SOCK_STREAM, **balance: object) -> Address:
+        self.balance.update(endpoints, (), **balance)  # type: ignore[arg-type]
+        listener = _socket.socket(socket.AF_INET, kind)
+        listener.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            listener.listen(128)
+            self.tcp.listen(listener)
+        else:
+            self.udp.listen(listener)
+        self._thread.start()
+        address: Address = listener.getsockname()
+        return address
+
+    def close(self) -> None:
+        self.engine.stop()
+        if self._thread.is_alive():
+            self._thread.join(5)
+        self.tcp.close()
+        self.udp.close()
+        self.engine.close()
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # wakes up who waits for it
+            end.close()
+
+    def silent(self) -> Address:
+        """An address that does not answer a dial: a listener whose backlog is full."""
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address: Address = listener.getsockname()
+        self._ends.append(listener)
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(address)
+            self._ends.append(filler)
+        return address
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.close()
+
+
+def closed() -> Address:
+    """An address that refuses."""
+    with socket.socket() as end:
+        end.bind(("127.0.0.1", 0))
+        address: Address = end.getsockname()
+        return address
+
+
+def say(text: bytes) -> Serve:
+    """Answers each request with `text` and the request."""
+
+    def serve(end: socket.socket) -> None:
+        while data := end.recv(65536):
+            end.sendall(text + data)
+
+    return serve
+
+
+def ask(address: Address, request: bytes = b"hello", timeout_s: float = 5.0) -> bytes:
+    with socket.create_connection(address, timeout_s) as client:
+        client.sendall(request)
+        return client.recv(65536)
+
+
+def read_all(end: socket.socket) -> bytes:
+    found = bytearray()
+    while data := end.recv(1 << 20):
+        found += data
+    return bytes(found)
+
+
+def test_clients_get_endpoints_in_turn(bench: Bench) -> None:
+    address = bench.start(bench.endpoint(say(b"a:")), bench.endpoint(say(b"b:")))
+    assert [ask(address) for _ in range(4)] == [b"a:hello", b"b:hello"] * 2
+    wait_until(lambda: not bench.tcp.links)
+    assert [backend.connections for backend in bench.balance.backends.values()] == [2, 2]
+    assert [backend.active for backend in bench.balance.backends.values()] == [0, 0]
+    assert [(backend.sent, backend.received) for backend in bench.balance.backends.values()] == [(10, 14)] * 2
+
+
+def test_endpoint_may_speak_first(bench: Bench) -> None:
+    def serve(end: socket.socket) -> None:
+        end.sendall(b"220 ready\r\n")
+        end.close()
+
+    with socket.create_connection(bench.start(bench.endpoint(serve)), 5) as client:
+        assert read_all(client) == b"220 ready\r\n"
+
+
+def test_half_close_is_kept(bench: Bench) -> None:
+    def serve(end: socket.socket) -> None:
+        end.sendall(b"%d bytes" % len(read_all(end)))
+
+    with socket.create_connection(bench.start(bench.endpoint(serve)), 5) as client:
+        client.sendall(b"x" * 1000)
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b"1000 bytes"
+
+
+def test_answer_goes_on_after_the_endpoints_end_is_passed(bench: Bench) -> None:
+    seen: list[bytes] = []
+
+    def serve(end: socket.socket) -> None:
+        end.sendall(b"that is all")
+        end.shutdown(socket.SHUT_WR)
+        seen.append(read_all(end))
+        end.close()
+
+    with socket.create_connection(bench.start(bench.endpoint(serve)), 5) as client:
+        assert read_all(client) == b"that is all"
+        client.sendall(b"y" * 300_000)
+    wait_until(lambda: seen == [b"y" * 300_000])
+
+
+@pytest.mark.parametrize("size", [1, 65_536, 131_072, 5_000_001])
+def test_bytes_arrive_as_they_were_sent(bench: Bench, size: int) -> None:
+    pattern = bytes(range(251))
+    body = (pattern * (size // 251 + 1))[:size]
+
+    def serve(end: socket.socket) -> None:
+        data = read_all(end)
+        end.sendall(data)
+
+    with socket.create_connection(bench.start(bench.endpoint(serve)), 5) as client:
+        sender = threading.Thread(target=lambda: (client.sendall(body), client.shutdown(socket.SHUT_WR)))
+        sender.start()
+        assert read_all(client) == body
+        sender.join()
+    wait_until(lambda: not bench.tcp.links)
+    assert [(b.sent, b.received) for b in bench.balance.backends.values()] == [(size, size)]
+
+
+def test_endpoint_that_does_not_read_stops_the_client(bench: Bench) -> None:
+    go_on = threading.Event()
+    read: list[int] = []
+
+    def serve(end: socket.socket) -> None:
+        go_on.wait(10)
+        read.append(len(read_all(end)))
+        end.close()
+
+    total = 64 << 20
+    with socket.create_connection(bench.start(bench.endpoint(serve)), 5) as client:
+        client.setblocking(False)
+        sent = 0
+        stalled_since = time.monotonic()
+        chunk = b"z" * 262_144
+        while time.monotonic() - stalled_since < 0.3:
+            try:
+                sent += client.send(chunk)
+                stalled_since = time.monotonic()
+            except BlockingIOError:
+                time.sleep(0.005)
+            assert sent < total, "nothing held the client back"
+        go_on.set()
+        client.setblocking(True)
+        client.sendall(b"z" * (total - sent))
+        client.shutdown(socket.SHUT_WR)
+        wait_until(lambda: read == [total], 20)
+
+
+def test_client_that_does_not_read_stops_the_endpoint(bench: Bench) -> None:
+    sent: list[int] = [0]
+
+    def serve(end: socket.socket) -> None:
+        end.settimeout(0.5)
+        try:
+            while sent[0] < 64 << 20:
+                sent[0] += end.send(b"w" * 262_144)
+        except TimeoutError:
+            pass
+        end.shutdown(socket.SHUT_WR)
+
+    with socket.create_connection(bench.start(bench.endpoint(serve)), 5) as client:
+        wait_until(lambda: sent[0] > 0)
+        time.sleep(0.8)
+        assert sent[0] < 64 << 20
+        assert len(read_all(client)) == sent[0]
+
+
+def test_reset_is_passed_on_both_ways(bench: Bench) -> None:
+    seen: list[str] = []
+
+    def serve(end: socket.socket) -> None:
+        if end.recv(10) == b"reset":
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            end.close()
+            return
+        try:
+            end.recv(10)
+            seen.append("end")
+        except ConnectionResetError:
+            seen.append("reset")
+
+    address = bench.start(bench.endpoint(serve))
+    with socket.create_connection(address, 5) as client:
+        client.sendall(b"reset")
+        with pytest.raises(ConnectionResetError):
+            client.recv(10)
+    with socket.create_connection(address, 5) as client:
+        client.sendall(b"wait")
+        wait_until(lambda: any(link.up.moved == 4 for link in list(bench.tcp.links)))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_until(lambda: seen == ["reset"])
+
+
+def test_endpoint_that_refuses_is_passed_over_unnoticed(bench: Bench) -> None:
+    address = bench.start(closed(), closed(), bench.endpoint(say(b"c:")))
+    assert [ask(address) for _ in range(6)] == [b"c:hello"] * 6
+
+
+def test_endpoint_that_does_not_answer_is_passed_over_after_its_time(bench: Bench) -> None:
+    address = bench.start(bench.silent(), bench.endpoint(say(b"b:")))
+    began = time.monotonic()
+    assert ask(address) == b"b:hello"
+    assert 0.2 < time.monotonic() - began < 2
+    began = time.monotonic()  # now it is set aside
+    assert [ask(address) for _ in range(4)] == [b"b:hello"] * 4
+    assert time.monotonic() - began < 0.2
+
+
+def test_client_is_reset_when_no_endpoint_answers(bench: Bench) -> None:
+    address = bench.start(closed(), closed())
+    with pytest.raises(ConnectionError):
+        ask(address)
+    wait_until(lambda: bench.tcp.refused == 1)
+    assert not bench.tcp.links
+
+
+def test_affinity_keeps_a_client_and_moves_it_when_its_endpoint_dies(bench: Bench) -> None:
+    dying = bench.endpoint(say(b"a:"))
+    address = bench.start(dying, bench.endpoint(say(b"b:")), affinity_timeout_s=100)
+    assert [ask(address) for _ in range(3)] == [b"a:hello"] * 3
+    end = next(end for end in bench._ends if end.getsockname() == dying)
+    end.shutdown(socket.SHUT_RDWR)
+    end.close()
+    bench._ends.remove(end)
+    assert [ask(address) for _ in range(3)] == [b"b:hello"] * 3
+
+
+def test_idle_connection_ends(bench: Bench) -> None:
+    bench.options.idle_timeout_s = 0.2
+    with socket.create_connection(bench.start(bench.endpoint(say(b""))), 5) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        assert client.recv(1) == b""
+
+
+def test_proxy_protocol_tells_the_clients_address(bench: Bench) -> None:
+    bench.options.proxy_protocol = 1
+    address = bench.start(bench.endpoint(say(b"")))
+    with socket.create_connection(address, 5) as client:
+        client.sendall(b"hello")
+        here = client.getsockname()
+        wanted = f"PROXY TCP4 127.0.0.1 127.0.0.1 {here[1]} {address[1]}\r\nhello".encode()
+        found = b""
+        while len(found) < len(wanted):
+            found += client.recv(1000)
+        assert found == wanted
+
+
+def test_request_goes_to_another_endpoint_where_it_was_not_answered(bench: Bench) -> None:
+    def serve(end: socket.socket) -> None:
+        end.recv(100)
+        end.close()
+
+    bench.options.retry_unanswered = True
+    address = bench.start(bench.endpoint(serve), bench.endpoint(say(b"b:")))
+    assert [ask(address) for _ in range(4)] == [b"b:hello"] * 4
+
+
+def test_request_is_not_sent_twice_unless_asked(bench: Bench) -> None:
+    def serve(end: socket.socket) -> None:
+        end.recv(100)
+        end.close()
+
+    address = bench.start(bench.endpoint(serve), bench.endpoint(say(b"b:")))
+    assert {ask(address) for _ in range(2)} == {b"", b"b:hello"}
+
+
+def test_many_connections_at_once_lose_nothing(bench: Bench) -> None:
+    address = bench.start(bench.endpoint(say(b"")), bench.endpoint(say(b"")))
+    clients = [socket.create_connection(address, 5) for _ in range(200)]
+    for number, client in enumerate(clients):
+        client.sendall(b"%d" % number)
+    assert [client.recv(100) for client in clients] == [b"%d" % number for number in range(200)]
+    for client in clients:
+        client.close()
+    wait_until(lambda: not bench.tcp.links)
+
+
+# -- UDP -------------------------------------------------------------------------------------------------------------
+
+
+def echo(text: bytes) -> Serve:
+    def serve(end: socket.socket) -> None:
+        while True:
+            try:
+                data, client = end.recvfrom(65536)
+            except OSError:
+                return
+            if client is None:  # shut down
+                return
+            end.sendto(text + data, client)
+
+    return serve
+
+
+def udp_client(address: Address) -> socket.socket:
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.settimeout(5)
+    client.connect(address)
+    return client
+
+
+def ask_udp(client: socket.socket, data: bytes = b"hello") -> bytes:
+    client.send(data)
+    return client.recv(65536)
+
+
+def test_udp_client_keeps_its_endpoint_and_clients_take_turns(bench: Bench) -> None:
+    dgram = socket.SOCK_DGRAM
+    address = bench.start(bench.endpoint(echo(b"a:"), dgram), bench.endpoint(echo(b"b:"), dgram), kind=dgram)
+    with udp_client(address) as one, udp_client(address) as two:
+        assert [ask_udp(one) for _ in range(3)] == [b"a:hello"] * 3
+        assert [ask_udp(two) for _ in range(3)] == [b"b:hello"] * 3
+    assert len(bench.udp.sessions) == 2
+
+
+def test_udp_endpoint_that_refuses_is_passed_over_unnoticed(bench: Bench) -> None:
+    dgram = socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, dgram) as gone:
+        gone.bind(("127.0.0.1", 0))
+        dead: Address = gone.getsockname()
+    address = bench.start(dead, bench.endpoint(echo(b"b:"), dgram), kind=dgram)
+    with udp_client(address) as client:
+        assert ask_udp(client) == b"b:hello"
+
+
+def test_udp_session_moves_when_its_endpoint_leaves_and_another_is_there(bench: Bench) -> None:
+    dgram = socket.SOCK_DGRAM
+    first, second = bench.endpoint(echo(b"a:"), dgram), bench.endpoint(echo(b"b:"), dgram)
+    address = bench.start(first, kind=dgram)
+    with udp_client(address) as client:
+        assert ask_udp(client) == b"a:hello"
+        bench.balance.update((), ())
+        assert ask_udp(client) == b"a:hello"
+        bench.balance.update((second,), ())
+        assert ask_udp(client) == b"b:hello"
+
+
+def test_udp_session_ends_when_idle(bench: Bench) -> None:
+    bench.options.idle_timeout_s = 0.1
+    dgram = socket.SOCK_DGRAM
+    address = bench.start(bench.endpoint(echo(b""), dgram), kind=dgram)
+    with udp_client(address) as client:
+        assert ask_udp(client) == b"hello"
+        wait_until(lambda: not bench.udp.sessions)
+        assert ask_udp(client) == b"hello"
+
+
+def test_udp_largest_datagram(bench: Bench) -> None:
+    dgram = socket.SOCK_DGRAM
+    address = bench.start(bench.endpoint(echo(b""), dgram), kind=dgram)
+    with udp_client(address) as client:
+        assert ask_udp(client, b"x" * 65_507) == b"x" * 65_507
+
+
+def test_retired_udp_listener_serves_the_sessions_it_has(bench: Bench) -> None:
+    dgram = socket.SOCK_DGRAM
+    address = bench.start(bench.endpoint(echo(b"a:"), dgram), kind=dgram)
+    with udp_client(address) as client:
+        assert ask_udp(client) == b"a:hello"
+        bench.udp.close_listeners()
+        assert ask_udp(client) == b"a:hello"
+    with udp_client(address) as late:
+        late.settimeout(0.2)
+        late.send(b"hello")
+        with pytest.raises(TimeoutError):
+            late.recv(100)

@@ -1,0 +1,96 @@
+"""What the nftables plane takes for a difference."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from svcplane.base.net import Family
+from svcplane.kernel.nft.fake import FakeNft
+from svcplane.kernel.nft.objects import DataType, Set, TableContent
+from svcplane.proxy.model import (
+    Endpoint,
+    NodeConfig,
+    NodeState,
+    Origin,
+    Packet,
+    Protocol,
+    ProxyState,
+    ServicePort,
+    ServicePortName,
+    Verdict,
+)
+from svcplane.proxy.planes.nftables.names import Class, Kind
+from svcplane.proxy.planes.nftables.plane import NftablesPlane
+
+NAME = ServicePortName("default", "sticky", "p", Protocol.TCP)
+CONFIG = NodeConfig(node_name="node1", family=Family.IPV4)
+PORT = ServicePort(name=NAME, cluster_ip="10.96.0.10", port=80, affinity_timeout_s=5)
+
+
+def state(count: int) -> ProxyState:
+    found = tuple(Endpoint(ip=f"10.244.1.{at + 1}", port=8080, node_name="node1", is_local=True) for at in range(count))
+    return ProxyState(CONFIG, NodeState("node1", "a", ("172.30.0.11",)), {NAME: PORT}, {NAME: found})
+
+
+async def test_chains_of_a_size_that_a_service_has_grown_out_of_are_no_drift() -> None:
+    kernel = FakeNft()
+    plane = NftablesPlane(CONFIG, kernel)
+    for count in (1, 2, 9):
+        await plane.sync(state(count), frozenset({NAME}) if count > 1 else None, now=float(count))
+    another = NftablesPlane(CONFIG, kernel)  # as `svcplane plan --drift`, a process of its own
+    assert not await another.plan(state(9))
+    assert await another.plan(state(8))  # one endpoint less is
+    await another.sync(state(9), None, now=20.0)
+    assert not await another.plan(state(9))
+
+
+def test_a_class_survives_its_packed_form() -> None:
+    for kind in Kind:
+        class_ = Class(kind, 86400, 8191)
+        assert Class.unpacked(class_.packed) == class_
+    assert Class.unpacked((3 << 30).to_bytes(4, "little")) is None
+
+
+async def synced(kernel: FakeNft) -> NftablesPlane:
+    plane = NftablesPlane(CONFIG, kernel)
+    await plane.sync(state(2), None, now=0.0)
+    assert await plane.intact()
+    return plane
+
+
+def put_to_sleep(table: TableContent) -> None:
+    table.dormant = True
+
+
+def drop_what_falls_off(table: TableContent) -> None:
+    table.chains["filter-forward"] = replace(table.chains["filter-forward"], drops=True)
+
+
+def put_in_a_set(table: TableContent) -> None:
+    table.sets["foreign"] = Set("foreign", (DataType.MARK,))
+
+
+@pytest.mark.parametrize("edit", [put_to_sleep, drop_what_falls_off, put_in_a_set])
+async def test_an_edit_around_the_rules_is_seen_and_mended(edit: Callable[[TableContent], None]) -> None:
+    kernel = FakeNft()
+    plane = await synced(kernel)
+    (table,) = kernel.content
+    edit(kernel.content[table])
+    kernel.touch(table)
+    assert not await plane.intact()
+    await plane.sync(state(2), None, now=1.0)
+    assert await plane.intact()
+    assert not await NftablesPlane(CONFIG, kernel).plan(state(2))
+
+
+async def test_nothing_passes_through_a_table_that_is_switched_off() -> None:
+    kernel = FakeNft()
+    plane = await synced(kernel)
+    packet = Packet(Origin.POD, "10.244.1.9", "10.96.0.10", Protocol.TCP, 80)
+    found, _ = await plane.trace(state(2), packet)
+    assert {outcome.verdict for outcome in found} == {Verdict.DELIVER}
+    (table,) = kernel.content
+    put_to_sleep(kernel.content[table])
+    found, _ = await plane.trace(state(2), packet)
+    assert {outcome.verdict for outcome in found} == {Verdict.PASS}

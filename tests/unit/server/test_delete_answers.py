@@ -1,0 +1,83 @@
+"""What deletions that cannot be are answered."""
+
+from typing import Any
+
+import pytest
+
+from svcplane.testing.server import Caller
+
+WEB = "/api/v1/namespaces/default/services/web"
+HEAD = 'DeleteOptions.meta.k8s.io "" is invalid: '
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "status", "message"),
+    [
+        (
+            "",
+            {"propagationPolicy": "x"},
+            422,
+            HEAD + 'propagationPolicy: Unsupported value: "x": supported values: "Foreground", "Background", '
+            '"Orphan", "nil"',
+        ),
+        (
+            "",
+            {"propagationPolicy": "Orphan", "orphanDependents": True},
+            422,
+            HEAD
+            + 'propagationPolicy: Invalid value: "Orphan": orphanDependents and deletionPropagation cannot be both set',
+        ),
+        ("", {"dryRun": ["x"]}, 422, HEAD + 'dryRun: Unsupported value: ["x"]: supported values: "All"'),
+        ("?gracePeriodSeconds=x", None, 400, 'strconv.ParseInt: parsing "x": invalid syntax'),
+        ("", {"kind": "Foo"}, 500, 'no kind "Foo" is registered for version "meta.k8s.io/v1"'),
+        (
+            "",
+            {"preconditions": {"uid": "u"}},
+            409,
+            'Operation cannot be fulfilled on Service "web": the UID in the precondition (u) does not match the UID in '
+            "record (<uid>). The object might have been deleted and then recreated",
+        ),
+    ],
+)
+async def test_deletions_refused(admin: Caller, query: str, body: Any, status: int, message: str) -> None:
+    service = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+    _, made = await admin.call("POST", "/api/v1/namespaces/default/services", service)
+    answer = await admin.call("DELETE", WEB + query, body)
+    assert (answer[0], answer[1]["message"]) == (status, message.replace("<uid>", made["metadata"]["uid"]))
+    assert (await admin.call("GET", WEB))[0] == 200
+
+
+async def test_dependents_are_orphaned_by_query(admin: Caller) -> None:
+    service = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+    await admin.call("POST", "/api/v1/namespaces/default/services", service)
+    _, body = await admin.call("DELETE", f"{WEB}?orphanDependents=true&dryRun=All")
+    assert body["metadata"]["finalizers"] == ["orphan"]
+    assert body["metadata"]["deletionGracePeriodSeconds"] == 0
+
+
+async def test_namespaces_end_without_a_grace_period(admin: Caller) -> None:
+    await admin.call("POST", "/api/v1/namespaces", {"metadata": {"name": "n"}})
+    _, refused = await admin.call("DELETE", "/api/v1/namespaces/n", {"preconditions": {"uid": "u"}})
+    assert 'namespaces "n": Precondition failed: UID in precondition: u, UID in object meta: ' in refused["message"]
+    status, body = await admin.call("DELETE", "/api/v1/namespaces/n?dryRun=All")
+    assert (status, body["status"]["phase"]) == (200, "Terminating")
+    assert "deletionTimestamp" in body["metadata"]
+    assert "deletionGracePeriodSeconds" not in body["metadata"]
+
+
+async def test_an_update_of_another_object_of_the_name_is_a_conflict(admin: Caller) -> None:
+    service = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+    _, made = await admin.call("POST", "/api/v1/namespaces/default/services", service)
+    made["metadata"]["uid"] = "other"
+    status, body = await admin.call("PUT", WEB, made)
+    assert status == 409
+    assert "Precondition failed: UID in precondition: other, UID in object meta: " in body["message"]
+
+
+async def test_with_a_body_the_query_does_not_count(admin: Caller) -> None:
+    service = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+    await admin.call("POST", "/api/v1/namespaces/default/services", service)
+    assert (await admin.call("DELETE", f"{WEB}?dryRun=All&gracePeriodSeconds=x", {"dryRun": ["All"]}))[0] == 200
+    assert (await admin.call("GET", WEB))[0] == 200
+    assert (await admin.call("DELETE", f"{WEB}?dryRun=All", {"propagationPolicy": "Background"}))[0] == 200
+    assert (await admin.call("GET", WEB))[0] == 404

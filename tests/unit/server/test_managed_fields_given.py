@@ -1,0 +1,30 @@
+"""A write that sets metadata.managedFields itself."""
+
+from svcplane.testing.server import Caller, in_process_server
+
+SERVICES = "/api/v1/namespaces/default/services"
+
+
+async def managers(call: Caller) -> list[tuple[str, str]]:
+    _, found = await call.call("GET", f"{SERVICES}/web")
+    return [(entry["manager"], entry["operation"]) for entry in found["metadata"].get("managedFields", [])]
+
+
+async def test_entries_are_replaced_kept_and_reset_by_an_update() -> None:
+    async with in_process_server() as server:
+        call = Caller(server.handle)
+        spec = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+        _, made = await call.call("POST", f"{SERVICES}?fieldManager=one", spec)
+        assert await managers(call) == [("one", "Update")]
+        made["metadata"]["managedFields"][0] |= {"manager": "two", "operation": "Apply"}
+        await call.call("PUT", f"{SERVICES}/web?fieldManager=one", made)
+        assert await managers(call) == [("two", "Apply")]
+        del made["metadata"]["managedFields"], made["metadata"]["resourceVersion"]
+        await call.call("PUT", f"{SERVICES}/web?fieldManager=one", made)
+        assert await managers(call) == [("two", "Apply")]
+        made["metadata"]["managedFields"] = [{}]
+        await call.call("PUT", f"{SERVICES}/web?fieldManager=one", made)
+        assert await managers(call) == []
+        made["metadata"]["labels"] = {"a": "b"}
+        await call.call("PUT", f"{SERVICES}/web?fieldManager=one", made)
+        assert await managers(call) == [("one", "Update")]

@@ -1,0 +1,210 @@
+"""What patches and applies that do not fit are answered."""
+
+from typing import Any
+
+import pytest
+
+from svcplane.testing.server import Caller
+
+SERVICES = "/api/v1/namespaces/default/services"
+JSON = {"Content-Type": "application/json-patch+json"}
+MERGE = {"Content-Type": "application/merge-patch+json"}
+STRATEGIC = {"Content-Type": "application/strategic-merge-patch+json"}
+APPLY = {"Content-Type": "application/apply-patch+yaml"}
+UNFIT = "the server rejected our request due to an error in our request"
+
+
+@pytest.fixture
+async def web(admin: Caller) -> str:
+    ports = [{"name": "a", "port": 80}, {"name": "b", "port": 81}]
+    body = {"metadata": {"name": "web"}, "spec": {"ports": ports}}
+    assert (await admin.call("POST", SERVICES, body))[0] == 201
+    return f"{SERVICES}/web"
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"op": "remove", "path": ""},
+        {"op": "replace", "path": "", "value": {}},
+        {"op": "add", "path": "spec", "value": 1},
+        {"op": "add"},
+        {"op": "grow", "path": "/spec"},
+        {"op": "move", "from": "/nope", "path": "/spec/type"},
+        {"op": "copy", "from": "/nope", "path": "/spec/type"},
+        {"op": "replace", "path": "/spec/ports/9/port", "value": 1},
+        {"op": "add", "path": "/spec/ports/9", "value": {}},
+        {"op": "test", "path": "/spec/type", "value": "NodePort"},
+    ],
+)
+async def test_operations_that_do_not_apply(admin: Caller, web: str, operation: dict[str, Any]) -> None:
+    status, body = await admin.call("PATCH", web, [operation], JSON)
+    assert (status, body["reason"], body["message"]) == (422, "Invalid", UNFIT)
+
+
+async def test_a_missing_member_is_tested_as_null(admin: Caller, web: str) -> None:
+    operation = {"op": "test", "path": "/metadata/labels", "value": None}
+    assert (await admin.call("PATCH", web, [operation], JSON))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        ({}, "cannot unmarshal object into Go value of type []handlers.jsonPatchOp"),
+        (["x"], "cannot unmarshal string into Go value of type handlers.jsonPatchOp"),
+        ([{"op": 5}], "cannot unmarshal number into Go struct field jsonPatchOp.op of type string"),
+    ],
+)
+async def test_what_is_no_json_patch(admin: Caller, web: str, patch: Any, message: str) -> None:
+    status, body = await admin.call("PATCH", web, patch, JSON)
+    assert (status, body["message"]) == (400, f"error decoding patch: json: {message}")
+
+
+@pytest.mark.parametrize("headers", [JSON, MERGE])
+async def test_a_patch_that_makes_no_service(admin: Caller, web: str, headers: dict[str, str]) -> None:
+    patch: Any = {"spec": {"type": 5}}
+    if headers is JSON:
+        patch = [{"op": "replace", "path": "/spec/type", "value": 5}]
+    status, body = await admin.call("PATCH", web, patch, headers)
+    (cause,) = body["details"]["causes"]
+    assert (status, body["reason"], cause["field"]) == (422, "Invalid", "patch")
+    assert body["message"].startswith(' "" is invalid: patch: Invalid value: "{\\"apiVersion\\":\\"v1\\"')
+    assert cause["message"].endswith(
+        "json: cannot unmarshal number into Go struct field ServiceSpec.spec.type of type string"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "message"),
+    [
+        (
+            {"ports": "x"},
+            422,
+            ' "" is invalid: patch: Invalid value: "map[spec:map[ports:x]]": cannot restore slice from string',
+        ),
+        (
+            {"ports": [{"port": "x"}]},
+            422,
+            ' "" is invalid: patch: Invalid value: "map[spec:map[ports:[map[port:x]]]]": unrecognized type: int32',
+        ),
+        ({"ports": [{"name": "x"}]}, 500, "map: map[name:x] does not contain declared merge key: port"),
+        ({"ports": [{"$patch": "grow", "port": 80}]}, 500, "unknown patch type: grow in map: map[$patch:grow port:80]"),
+        ({"$patch": "grow"}, 500, "unknown patch type: grow in map: map[$patch:grow]"),
+        ({"$retainKeys": ["type"], "ports": []}, 400, "invalid patch format of retainKeys"),
+        ({"$retainKeys": "type"}, 400, "invalid patch format of retainKeys"),
+        (
+            {"$setElementOrder/ports": [{"port": 80}], "ports": [{"port": 81}]},
+            500,
+            "The order in patch list:\n[map[port:81]]\n doesn't match $setElementOrder list:\n[map[port:80]]\n",
+        ),
+    ],
+)
+async def test_strategic_patches_that_do_not_fit(
+    admin: Caller, web: str, spec: dict[str, Any], status: int, message: str
+) -> None:
+    answer = await admin.call("PATCH", web, {"spec": spec}, STRATEGIC)
+    assert (answer[0], answer[1]["message"]) == (status, message)
+
+
+async def test_items_are_deleted_and_replaced_by_directive(admin: Caller, web: str) -> None:
+    gone = {"spec": {"ports": [{"port": 80, "$patch": "delete"}]}}
+    _, body = await admin.call("PATCH", web, gone, STRATEGIC)
+    assert [port["port"] for port in body["spec"]["ports"]] == [81]
+    instead = {"spec": {"ports": [{"$patch": "replace"}, {"port": 90}]}}
+    _, body = await admin.call("PATCH", web, instead, STRATEGIC)
+    assert [port["port"] for port in body["spec"]["ports"]] == [90]
+
+
+async def test_strict_patches_refuse_what_the_usual_ones_warn_of(admin: Caller, web: str) -> None:
+    patch = b'{"spec":{"type":"ClusterIP","type":"ClusterIP","colour":1}}'
+    response = await admin.send("PATCH", web, patch, MERGE)
+    assert response.status == 200
+    assert list(response.warnings) == ['duplicate field "spec.type"', 'unknown field "spec.colour"']
+    status, body = await admin.call("PATCH", f"{web}?fieldValidation=Strict", patch, MERGE)
+    assert status == 422
+    assert 'strict decoding error: duplicate field "spec.type", unknown field "spec.colour"' in body["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metadata": {"uid": "x"}}, 'Service "web" is invalid: metadata.uid: Invalid value: "x": field is immutable'),
+        (
+            {"metadata": {"namespace": "x"}},
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
+        ({"metadata": {"name": "x"}}, "the name of the object (x) does not match the name on the URL (web)"),
+        (
+            {"metadata": None},
+            "the name of the object (web based on URL) was undeterminable: name must be provided",
+        ),
+    ],
+)
+async def test_patches_of_what_an_object_is_called(
+    admin: Caller, web: str, change: dict[str, Any], message: str
+) -> None:
+    assert (await admin.call("PATCH", web, change, MERGE))[1]["message"] == message
+
+
+TYPED = "failed to create typed patch object (/n; /v1, Kind=Service): "
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "message"),
+    [
+        ({"apiVersion": "v2"}, 400, "invalid object type: /v2, Kind=Service"),
+        ({"kind": "Pod"}, 400, "invalid object type: /v1, Kind=Pod"),
+        ({"apiVersion": None}, 400, "invalid object type: /, Kind=Service"),
+        ({"metadata": {"name": "n", "managedFields": []}}, 400, "metadata.managedFields must be nil"),
+        (
+            {"spec": {"foo": 1, "bar": 2}},
+            500,
+            TYPED + "errors:\n  .spec.bar: field not declared in schema\n  .spec.foo: field not declared in schema",
+        ),
+        (
+            {"spec": {"ports": [{"port": 80}, {"port": 80}]}},
+            500,
+            TYPED + '.spec.ports: duplicate entries for key [port=80,protocol="TCP"]',
+        ),
+        (
+            {"spec": {"ports": [{"name": "x"}]}},
+            500,
+            TYPED
+            + '.spec.ports: element 0: associative list with keys has an element that omits key field "port" '
+            + "(and doesn't have default value)",
+        ),
+        (
+            {"spec": {"healthCheckNodePort": "x"}},
+            500,
+            TYPED + ".spec.healthCheckNodePort: expected numeric (int or float), got string",
+        ),
+        ({"spec": {"selector": "x"}}, 500, TYPED + ".spec.selector: expected map, got &{x}"),
+        ({"spec": {"ports": {"port": 80}}}, 500, TYPED + ".spec.ports: expected list, got &{map[port:80]}"),
+        (
+            {"metadata": {"name": "n", "uid": "u"}},
+            409,
+            'Operation cannot be fulfilled on services "n": uid mismatch: the provided object specified uid u, '
+            "and no existing object was found",
+        ),
+    ],
+)
+async def test_applies_that_do_not_fit(admin: Caller, change: dict[str, Any], status: int, message: str) -> None:
+    body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "n"}, **change}
+    answer = await admin.call("PATCH", f"{SERVICES}/n?fieldManager=m", body, APPLY)
+    assert (answer[0], answer[1]["message"]) == (status, message)
+
+
+async def test_conflicts_of_an_apply_are_listed_by_manager(admin: Caller) -> None:
+    slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+    labels = {"a": "1", "b": "1"}
+    head = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4"}
+    made = {**head, "metadata": {"name": "s", "labels": labels}, "endpoints": [], "ports": []}
+    assert (await admin.call("POST", f"{slices}?fieldManager=maker", made))[0] == 201
+    wanted = {**head, "metadata": {"name": "s", "labels": {"a": "2", "b": "2"}}}
+    status, body = await admin.call("PATCH", f"{slices}/s?fieldManager=m", wanted, APPLY)
+    assert (status, body["reason"]) == (409, "Conflict")
+    first, *rest = body["message"].split("\n")
+    assert first.startswith('Apply failed with 2 conflicts: conflicts with "maker" using discovery.k8s.io/v1 at 20')
+    assert rest == ["- .metadata.labels.a", "- .metadata.labels.b"]
+    forced = await admin.call("PATCH", f"{slices}/s?fieldManager=m&force=true", wanted, APPLY)
+    assert (forced[0], forced[1]["metadata"]["labels"]) == (200, {"a": "2", "b": "2"})

@@ -1,0 +1,130 @@
+"""What reads with bad options are answered, and the forms in which lists and watches come."""
+
+import json
+from typing import Any
+
+import pytest
+
+from svcplane.testing.server import Caller
+
+SERVICES = "/api/v1/namespaces/default/services"
+TABLE = {"Accept": "application/json;as=Table;g=meta.k8s.io;v=v1"}
+METADATA = {"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
+METADATA_LIST = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
+MATCH = 'ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: '
+HEAD = 'ListOptions.meta.k8s.io "" is invalid: '
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "message"),
+    [
+        ("limit=x", 400, 'strconv.ParseInt: parsing "x": invalid syntax'),
+        (
+            "resourceVersion=x",
+            500,
+            'resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax',
+        ),
+        (
+            "resourceVersionMatch=Exact",
+            422,
+            HEAD
+            + "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+        ),
+        (
+            "resourceVersion=5&resourceVersionMatch=Foo",
+            422,
+            HEAD + 'resourceVersionMatch: Unsupported value: "Foo": supported values: "Exact", "NotOlderThan", ""',
+        ),
+        (
+            "resourceVersion=0&resourceVersionMatch=Exact",
+            422,
+            HEAD + 'resourceVersionMatch: Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"',
+        ),
+        ("sendInitialEvents=true", 422, HEAD + "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"),
+        (
+            "watch=1&resourceVersion=1&resourceVersionMatch=NotOlderThan",
+            422,
+            HEAD
+            + "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents "
+            "is provided",
+        ),
+        ("fieldSelector=spec.colour%3Dred", 400, "field label not supported: spec.colour"),
+        ("labelSelector=a%20in%20b", 400, "unable to parse requirement: found 'b' expected: '('"),
+    ],
+)
+async def test_options_refused(admin: Caller, query: str, status: int, message: str) -> None:
+    answer = await admin.call("GET", f"{SERVICES}?{query}")
+    assert (answer[0], answer[1]["message"]) == (status, message)
+
+
+async def test_versions_to_come_are_too_large(admin: Caller) -> None:
+    for path in (SERVICES, f"{SERVICES}/kubernetes"):
+        response = await admin.send("GET", f"{path}?resourceVersion=999999")
+        assert (response.status, response.headers["Retry-After"]) == (504, "1")
+
+
+@pytest.mark.parametrize("token", ["xyz", "eyJydiI6MX0"])
+async def test_continue_tokens_refused(admin: Caller, token: str) -> None:
+    status, body = await admin.call("GET", f"{SERVICES}?limit=1&continue={token}")
+    assert status == 400
+    assert body["message"].startswith("invalid continue token: continue key is not valid")
+
+
+async def test_forms_of_the_wrong_shape_are_not_acceptable(admin: Caller) -> None:
+    status, body = await admin.call("GET", SERVICES, headers=METADATA)
+    assert (status, body["reason"]) == (406, "NotAcceptable")
+    assert body["message"] == (
+        "you requested PartialObjectMetadata, but the requested object is a list (*core.ServiceList)"
+    )
+    status, body = await admin.call("GET", f"{SERVICES}/kubernetes", headers=METADATA_LIST)
+    assert (status, body["message"]) == (
+        406,
+        "you requested PartialObjectMetadataList, but the requested object is not a list (*core.Service)",
+    )
+
+
+async def test_what_rows_include_is_checked(admin: Caller) -> None:
+    status, body = await admin.call("GET", f"{SERVICES}?includeObject=All", headers=TABLE)
+    assert (status, body["message"]) == (
+        422,
+        'TableOptions.meta.k8s.io "" is invalid: includeObject: Invalid value: "All": '
+        "must be 'Metadata', 'Object', 'None', or empty",
+    )
+
+
+async def test_bookmarks_end_the_initial_events_in_every_form(admin: Caller) -> None:
+    query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1"
+    expected: list[tuple[dict[str, str], dict[str, Any]]] = [
+        ({}, {"kind": "Service", "apiVersion": "v1", "spec": {}, "status": {"loadBalancer": {}}}),
+        (METADATA, {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}),
+    ]
+    for headers, empty in expected:
+        *events, bookmark = await watched(admin, query, headers)
+        assert [event["type"] for event in events] == ["ADDED"]
+        assert bookmark["type"] == "BOOKMARK"
+        meta = bookmark["object"].pop("metadata")
+        assert meta["annotations"] == {"k8s.io/initial-events-end": "true"}
+        assert bookmark["object"] == empty
+
+
+async def test_a_watched_table_names_its_columns_once(admin: Caller) -> None:
+    await admin.call("POST", SERVICES, {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}})
+    first, second = await watched(admin, "watch=1&timeoutSeconds=1", TABLE)
+    assert first["object"]["columnDefinitions"][0]["name"] == "Name"
+    assert second["object"]["columnDefinitions"] is None
+    assert second["object"]["rows"][0]["cells"][0] == "web"
+
+
+async def watched(admin: Caller, query: str, headers: dict[str, str]) -> list[dict[str, Any]]:
+    """The first lines of a watch."""
+    response = await admin.send("GET", f"{SERVICES}?{query}", headers=headers)
+    assert response.stream is not None
+    chunk = await anext(response.stream)
+    await response.stream.aclose()  # type: ignore[attr-defined]
+    return [json.loads(line) for line in chunk.splitlines()]
+
+
+async def test_documents_are_only_read(admin: Caller) -> None:
+    for path in ("/api", "/apis", "/apis/discovery.k8s.io/v1"):
+        status, body = await admin.call("POST", path, {})
+        assert (status, body["reason"]) == (405, "MethodNotAllowed")
