@@ -1,7 +1,6 @@
 """One contract for the fake links and the kernel's."""
 
 import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -28,8 +27,7 @@ from svcplane.kernel.links.run import KernelLinks
 
 PREFIX = f"svk{os.getpid()}-"
 A, B = PREFIX + "a", PREFIX + "b"
-is_root = os.geteuid() == 0 and shutil.which("ip") is not None
-REAL = pytest.param("kernel", marks=[pytest.mark.root, pytest.mark.skipif(not is_root, reason="needs root, iproute2")])
+REAL = pytest.param("kernel", marks=[pytest.mark.root, pytest.mark.tools("ip")])
 
 
 @pytest.fixture(params=["fake", REAL])

@@ -13,7 +13,7 @@ import pytest
 
 from svcplane.base.errors import StoreError
 from svcplane.store import sqlite
-from svcplane.store.contract import Delete, Put, Revision, Transaction
+from svcplane.store.contract import Compacted, Delete, Put, Revision, Transaction
 from svcplane.store.sqlite import SqliteStore
 
 WRITER = textwrap.dedent(
@@ -97,16 +97,23 @@ async def test_damaged_database_is_one_clear_line(tmp_path: Path, damage: bytes)
 async def test_backup_of_a_store_in_use_can_be_restored(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "data")
     await store.commit(Transaction((Put("/a", b"1"),)))
+    saved = await store.revision()
     await asyncio.to_thread(sqlite.backup, tmp_path / "data" / sqlite.DATABASE, tmp_path / "copy.db")
     await store.commit(Transaction((Put("/a", b"2"),)))
     with pytest.raises(StoreError, match="in use"):
         sqlite.restore(tmp_path / "data", tmp_path / "copy.db")
+    seen = await store.revision()
     await store.close()
     sqlite.restore(tmp_path / "data", tmp_path / "copy.db")
     store = await SqliteStore.open(tmp_path / "data")
     item = await store.get("/a")
     assert item is not None
     assert item.value == b"1"
+    # whoever had read on after the back-up must list again, now and when as much has been written once more
+    assert await store.revision() > seen
+    for known in (saved, seen):
+        with pytest.raises(Compacted):
+            await store.watch("/", known)
     await store.close()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from svcplane.store.contract import (
+    WATCH_BACKLOG,
     Compacted,
     Delete,
     Event,
@@ -20,13 +21,20 @@ from svcplane.store.contract import (
     Watch,
     WatcherTooSlow,
 )
+from svcplane.store.etcd import EtcdAccess, EtcdStore
 from svcplane.store.memory import MemoryStore
 from svcplane.store.sqlite import SqliteStore
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("etcd", marks=pytest.mark.tools("etcd"))])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    made: Store = MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "data")
+    made: Store
+    if request.param == "memory":
+        made = MemoryStore()
+    elif request.param == "sqlite":
+        made = await SqliteStore.open(tmp_path / "data")
+    else:
+        made = await EtcdStore.open(EtcdAccess((request.getfixturevalue("etcd").url,)), ours="")
     yield made
     await made.close()
 
@@ -76,6 +84,38 @@ async def test_one_of_many_that_create_the_same_key_succeeds(store: Store) -> No
     results = await asyncio.gather(*attempts, return_exceptions=True)
     assert sum(isinstance(result, int) for result in results) == 1
     assert sum(isinstance(result, PreconditionFailed) for result in results) == 19
+
+
+async def test_what_refused_a_commit_can_be_read_by_who_tries_again(store: Store) -> None:
+    async def increment() -> None:
+        for _ in range(30):
+            item = await store.get("/n")
+            count = int(item.value) + 1 if item else 1
+            condition = Unchanged("/n", item.revision if item else Revision(0))
+            try:
+                await store.commit(Transaction((Put("/n", b"%d" % count),), (condition,)))
+                return
+            except PreconditionFailed:
+                continue
+        raise AssertionError("a commit of thirty tries never came through")
+
+    await asyncio.gather(*(increment() for _ in range(20)))
+    item = await store.get("/n")
+    assert item is not None
+    assert item.value == b"20"
+
+
+async def test_reading_a_watch_takes_all_that_has_come(store: Store) -> None:
+    watch = await store.watch("/", await store.revision())
+    for number in range(50):
+        await put(store, f"/{number}", b"")
+    assert len(await watch.read(5) or ()) == 50
+    assert await watch.read(0.01) == ()
+    last = await put(store, "/a", b"")
+    assert [event.revision for event in watch.take()] == [last]
+    assert watch.progress == last
+    await watch.aclose()
+    assert await watch.read(5) is None
 
 
 async def test_deleting_an_absent_key_is_no_event(store: Store) -> None:
@@ -143,8 +183,8 @@ async def test_compacted_and_future_revisions_are_refused(store: Store) -> None:
 
 async def test_watcher_that_does_not_read_is_cut_off_and_others_go_on(store: Store) -> None:
     lazy = await store.watch("/", await store.revision())
-    many = tuple(Put(f"/k{number}", b"") for number in range(6000))
-    for _ in range(2):
+    many = tuple(Put(f"/k{number}", b"") for number in range(120))
+    for _ in range(WATCH_BACKLOG // len(many) + 1):
         await store.commit(Transaction(many))
     with pytest.raises(WatcherTooSlow):
         await take(lazy, 1)
