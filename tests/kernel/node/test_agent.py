@@ -1,173 +1,17 @@
 """The agent with real namespaces and processes against an API of a few lines."""
 
 import asyncio
-import copy
-import os
-import shutil
-import sys
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
-from svcplane.api.core import Pod
-from svcplane.api.patch import merge
-from svcplane.api.resources import PODS, Resource
-from svcplane.api.status import conflict, not_found
-from svcplane.base.clock import SYSTEM_CLOCK
+from podrig import CIDR, PREFIX, Bench, echo, pod, shell
 from svcplane.kernel.links.run import KernelLinks, pids_in
-from svcplane.node.addresses import AddressBook
-from svcplane.node.agent import Agent
-from svcplane.node.api import Recorder
-from svcplane.node.sandbox import log_path, pod_directory
-from svcplane.node.worker import Surroundings
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2"),
+    pytest.mark.tools("ip"),
 ]
-
-Tree = dict[str, Any]
-PREFIX = f"sva{os.getpid()}-"
-CIDR = f"10.{os.getpid() % 200 + 20}.{os.getpid() // 200 % 250}.0/24"
-
-
-class ToyApi:
-    """Pods in memory; tells the agent of changes at once.  Everything else is accepted and kept as events."""
-
-    def __init__(self) -> None:
-        self.pods: dict[str, Tree] = {}
-        self.events: list[tuple[str, str]] = []
-        self.agent: Agent | None = None
-        self.version = 0
-        self.changed = asyncio.Event()
-
-    def put(self, tree: Tree) -> None:
-        self.version += 1
-        tree["metadata"]["resourceVersion"] = str(self.version)
-        self.pods[tree["metadata"]["name"]] = tree
-        if self.agent is not None:
-            self.agent.changed(self.pod(tree["metadata"]["name"]))
-        self.changed.set()
-
-    def pod(self, name: str) -> Pod:
-        return msgspec.convert(self.pods[name], Pod)
-
-    def remove(self, name: str) -> None:
-        pod = self.pod(name)
-        del self.pods[name]
-        if self.agent is not None:
-            self.agent.gone(pod)
-        self.changed.set()
-
-    async def get(self, resource: Resource, namespace: str, name: str) -> Tree:
-        raise not_found(resource.plural, name)
-
-    async def create(self, resource: Resource, namespace: str, obj: Tree) -> Tree:
-        self.events.append((obj["reason"], obj["message"]))
-        return obj
-
-    async def patch(self, resource: Resource, namespace: str, name: str, patch: Tree, *, subresource: str = "") -> Tree:
-        if resource is not PODS or name not in self.pods:
-            raise not_found(resource.plural, name)
-        tree = copy.deepcopy(self.pods[name])
-        if patch["metadata"]["uid"] != tree["metadata"]["uid"]:
-            raise conflict("pods", name, "uid")
-        tree["status"] = merge.apply(tree.get("status", {}), patch["status"])
-        if tree != self.pods[name]:  # a write that changes nothing makes no version, as on the real server
-            self.put(tree)
-        return tree
-
-    async def delete(
-        self, resource: Resource, namespace: str, name: str, *, uid: str = "", grace_s: int | None = None
-    ) -> None:
-        if name not in self.pods:
-            raise not_found("pods", name)
-        assert grace_s == 0
-        self.remove(name)
-
-    async def until(self, condition: Callable[[], object], timeout_s: float = 20) -> None:
-        async with asyncio.timeout(timeout_s):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
-
-    def status(self, name: str) -> Tree:
-        status: Tree = self.pods[name].get("status", {})
-        return status
-
-    def condition(self, name: str, kind: str) -> str:
-        found = [c["status"] for c in self.status(name).get("conditions", []) if c["type"] == kind]
-        return found[0] if found else ""
-
-    def ready(self, name: str) -> bool:
-        return self.condition(name, "Ready") == "True"
-
-    def container(self, name: str) -> Tree:
-        first: Tree = self.status(name).get("containerStatuses", [{}])[0]
-        return first
-
-
-def pod(name: str, *containers: Tree, **spec: Any) -> Tree:
-    meta = {"name": name, "namespace": "default", "uid": f"{name}-0000-{os.getpid()}", "generation": 1}
-    spec = {"nodeName": "node1", "containers": list(containers), "restartPolicy": "Always"} | spec
-    return {"metadata": meta, "spec": {"terminationGracePeriodSeconds": 5} | spec}
-
-
-def echo(**more: Any) -> Tree:
-    return {"name": "echo", "image": "svcplane/echo", "ports": [{"containerPort": 8080, "protocol": "TCP"}]} | more
-
-
-def shell(script: str, name: str = "main", **more: Any) -> Tree:
-    return {"name": name, "image": "none", "command": ["sh", "-c", script]} | more
-
-
-class Bench:
-    def __init__(self, state: Path) -> None:
-        self.state = state
-        self.api = ToyApi()
-
-    async def start(self) -> Agent:
-        api = self.api
-        around = Surroundings(
-            "node1",
-            ("192.0.2.1",),
-            (CIDR,),
-            self.state,
-            PREFIX,
-            (sys.executable,),
-            api,
-            KernelLinks(),
-            AddressBook((CIDR,)),
-            Recorder(api, SYSTEM_CLOCK, "svcplane-node", "node1"),
-            SYSTEM_CLOCK,
-        )
-        self.agent = api.agent = Agent(around)
-        await self.agent.adopt()
-        await self.agent.listed([api.pod(name) for name in api.pods])
-        return self.agent
-
-    def log(self, name: str, container: str = "main", attempt: int = 0) -> str:
-        uid = self.api.pods[name]["metadata"]["uid"]
-        text = log_path(pod_directory(self.state, uid), container, attempt).read_text()
-        return "".join(line.split(" ", 3)[3] + "\n" for line in text.splitlines())
-
-    async def delete(self, name: str, grace_s: int = 5) -> None:
-        tree = copy.deepcopy(self.api.pods[name])
-        tree["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace_s}
-        self.api.put(tree)
-        await self.api.until(lambda: name not in self.api.pods)
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    made = Bench(tmp_path)
-    await made.start()
-    yield made
-    await made.agent.close(stop_pods=True, grace_s=1)
-    assert not KernelLinks().namespaces(PREFIX)
 
 
 async def test_echo_pod_becomes_ready_with_address_and_goes_when_deleted(bench: Bench) -> None:
@@ -212,6 +56,42 @@ async def test_liveness_failure_restarts_the_container(bench: Bench) -> None:
     api.put(pod("web", echo(livenessProbe=probe)))
     await api.until(lambda: api.container("web").get("restartCount", 0) >= 1)
     assert any(reason == "Unhealthy" and "Liveness probe failed" in text for reason, text in api.events)
+
+
+@pytest.mark.tools("etcd")
+async def test_grpc_probe_asks_a_real_server_for_its_health(bench: Bench, tmp_path: Path) -> None:
+    api, ip = bench.api, CIDR.replace(".0/24", ".2")
+    etcd = f"exec etcd --data-dir {tmp_path / 'etcd'} --listen-client-urls http://{ip}:2379 --log-level error "
+    etcd += f"--advertise-client-urls http://{ip}:2379"
+    probe = {"grpc": {"port": 2379, "service": ""}, "periodSeconds": 1, "timeoutSeconds": 5}
+    api.put(pod("web", shell(etcd, readinessProbe=probe)))
+    await api.until(lambda: api.ready("web"))
+    unknown = {"grpc": {"port": 2379, "service": "no.such.Service"}, "periodSeconds": 1, "timeoutSeconds": 5}
+    other = shell(etcd.replace(ip, CIDR.replace(".0/24", ".3")).replace("/etcd ", "/etcd2 "), readinessProbe=unknown)
+    api.put(pod("other", other))
+    async with asyncio.timeout(20):
+        while not any("no health status" in text for reason, text in api.events if reason == "Unhealthy"):
+            await asyncio.sleep(0.05)
+    assert not api.ready("other")
+
+
+async def test_container_is_not_ready_before_its_post_start_hook_has_ended(bench: Bench, tmp_path: Path) -> None:
+    api, gate = bench.api, tmp_path / "gate"
+    hook = {"postStart": {"exec": {"command": ["sh", "-c", f"until [ -e {gate} ]; do sleep 0.05; done"]}}}
+    api.put(pod("web", echo(lifecycle=hook)))
+    await api.until(lambda: "running" in api.container("web").get("state", {}))
+    assert not api.ready("web")
+    assert api.container("web")["started"] is False
+    gate.touch()
+    await api.until(lambda: api.ready("web"))
+
+
+async def test_container_whose_post_start_hook_fails_is_ended_and_started_again(bench: Bench) -> None:
+    api = bench.api
+    hook = {"postStart": {"exec": {"command": ["sh", "-c", "echo no; exit 4"]}}}
+    api.put(pod("web", echo(lifecycle=hook)))
+    await api.until(lambda: api.container("web").get("restartCount", 0) >= 1)
+    assert ("FailedPostStartHook", "PostStartHook failed: exit code 4: no") in api.events
 
 
 async def test_crashing_container_is_restarted_at_once_and_then_backs_off(bench: Bench) -> None:
@@ -310,6 +190,18 @@ async def test_pod_deleted_while_the_agent_was_away_is_ended_when_it_returns(ben
     assert not KernelLinks().namespaces(PREFIX)
 
 
+async def test_logs_of_a_stopped_pod_go_with_the_pod_though_nobody_looked(bench: Bench) -> None:
+    api = bench.api
+    api.put(pod("web", echo()))
+    await api.until(lambda: api.ready("web"))
+    await bench.agent.close(stop_pods=True)
+    api.agent = None
+    assert list((bench.state / "pods").iterdir())
+    api.remove("web")
+    await bench.start()
+    assert not list((bench.state / "pods").iterdir())
+
+
 async def test_stopped_node_runs_its_pods_again_with_a_higher_restart_count(bench: Bench) -> None:
     api = bench.api
     api.put(pod("web", echo()))
@@ -317,5 +209,7 @@ async def test_stopped_node_runs_its_pods_again_with_a_higher_restart_count(benc
     await bench.agent.close(stop_pods=True)
     api.agent = None
     assert not KernelLinks().namespaces(PREFIX)
+    assert not api.ready("web")  # nobody takes it for one that answers
+    assert api.container("web")["state"].keys() == {"terminated"}
     await bench.start()
     await api.until(lambda: api.container("web").get("restartCount") == 1 and api.ready("web"))
