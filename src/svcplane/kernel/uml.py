@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svcplane.base.errors import SvcplaneError
+from svcplane.kernel import uml_registers
 
 MODULES = Path("/usr/lib/uml/modules")
 PROGRAM = "linux.uml"
@@ -62,7 +63,7 @@ class Finished:
 class Uml:
     """One boot that runs one command.  Start, then wait; `share` is an empty directory of the caller's for its files.
 
-    What the command says is in `output` while it runs.
+    What the command says is in `output` while it runs.  Raises EnvironmentProblem where this host lacks what is needed.
     """
 
     def __init__(
@@ -81,7 +82,12 @@ class Uml:
         arguments += ["random.trust_cpu=on"]
         with (share / "console").open("wb") as console:
             self._process = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT, start_new_session=True
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **uml_registers.environment(share)},
+                start_new_session=True,
             )
 
     def _prepare(self, command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> None:
