@@ -2,8 +2,16 @@
 
 import os
 import shutil
+import signal
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """A shell starts what runs in the background with SIGINT ignored, which every process started here would inherit:
+    tests that interrupt one as Ctrl-C does would wait for ever."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def lacks(item: pytest.Item) -> list[str]:
