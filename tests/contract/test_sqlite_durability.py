@@ -62,9 +62,10 @@ async def test_kill_under_load_loses_no_acknowledged_write(tmp_path: Path) -> No
             worker, number = (await process.stdout.readline()).split()
             acknowledged[worker.decode()] = int(number)
         os.kill(process.pid, signal.SIGKILL)
-        for line in (await process.stdout.read()).splitlines():
-            if line.count(b" ") == 1 and line.split()[1]:
-                acknowledged[line.split()[0].decode()] = int(line.split()[1])
+        *whole, _ = (await process.stdout.read()).split(b"\n")  # the last line may have been cut anywhere
+        for line in whole:
+            worker, number = line.split()
+            acknowledged[worker.decode()] = int(number)
         await process.wait()
         store = await SqliteStore.open(tmp_path)
         for worker, number in acknowledged.items():

@@ -1,7 +1,8 @@
 """The store contract, held against every implementation."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,56 @@ async def test_reading_a_watch_takes_all_that_has_come(store: Store) -> None:
     assert watch.progress == last
     await watch.aclose()
     assert await watch.read(5) is None
+
+
+async def test_while_a_reader_waits_events_are_handed_over_in_order_and_once(store: Store) -> None:
+    """What the taker refuses, by a word or by an error, comes to the reader; what follows, to the taker again."""
+    watch = await store.watch("/", await store.revision())
+    seen: list[tuple[str, str]] = []
+    answers = itertools.cycle([True, True, False, True, ValueError("broken")])
+
+    def taker(events: Sequence[Event]) -> bool:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer:
+            seen.extend(("taker", event.key) for event in events)
+        return answer
+
+    async def read() -> None:
+        while (events := await watch.read(5)) is not None:
+            seen.extend(("reader", event.key) for event in events)
+
+    watch.deliver_to(taker)
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0)  # it waits
+    for number in range(20):
+        await put(store, f"/{number}", b"")
+        async with asyncio.timeout(5):
+            while len(seen) <= number:
+                await asyncio.sleep(0)
+    by = ("taker", "taker", "reader", "taker", "reader")
+    assert seen == [(by[number % 5], f"/{number}") for number in range(20)]
+    await watch.aclose()
+    await reading
+
+
+async def test_nothing_is_handed_over_while_nobody_waits(store: Store) -> None:
+    watch = await store.watch("/", await store.revision())
+    handed: list[Event] = []
+    watch.deliver_to(lambda events: handed.extend(events) or True)
+    for number in range(3):
+        await put(store, f"/{number}", b"")
+    assert [event.key for event in await watch.read(5) or ()] == ["/0", "/1", "/2"]
+    reading = asyncio.create_task(watch.read(0.05))
+    await asyncio.sleep(0)
+    await put(store, "/last", b"")
+    assert await reading == ()  # in time, with nothing: it was not woken by what was handed over
+    assert [event.key for event in handed] == ["/last"]
+    await watch.aclose()
+    await put(store, "/after", b"")
+    await asyncio.sleep(0)
+    assert [event.key for event in handed] == ["/last"]
 
 
 async def test_deleting_an_absent_key_is_no_event(store: Store) -> None:

@@ -6,6 +6,7 @@ Transport, of which one opens sockets and one calls a handler in the same proces
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,22 @@ class Request:
         return next((value for key, value in self.query if key == name), default)
 
 
+class Sink(Protocol):
+    """Where chunks of a stream may go without anybody reading it."""
+
+    def has_room(self) -> bool:
+        """Whether a chunk may be written now."""
+
+    def write(self, chunk: bytes) -> None: ...
+
+
 @dataclass(slots=True)
 class Response:
     """A whole `body`, or a `stream` of chunks (watches, followed logs) that ends when the server ends it.
 
-    Whoever takes a Response with a stream must close it (`aclose`) when done.
+    Whoever takes a Response with a stream must close it (`aclose`) when done.  Where there is `push_to`, it may be
+    called once, before the stream is read: while the reader waits for the next chunk, chunks go to the sink instead
+    as long as that has room, in the same order.
     """
 
     status: int
@@ -49,6 +61,7 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     stream: AsyncIterator[bytes] | None = None
+    push_to: Callable[[Sink], None] | None = None
 
 
 class Closing:

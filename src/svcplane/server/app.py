@@ -165,7 +165,7 @@ class ApiServer:
         chooser = random.Random(secrets.randbits(256))
         self._allocation = ServiceAllocation(store, ranges, ports, random=chooser, clock=self._clock)
         await self._allocation.start()
-        reader = Reader(store, STRATEGIES, self._clock)
+        reader = Reader(store, STRATEGIES, self._clock, self.metrics.watched)
         deleter = Deleter(store, STRATEGIES, self._allocation, clock=self._clock)
         writer = Writer(store, STRATEGIES, self._allocation, deleter, clock=self._clock, random=chooser)
         self._handler = ApiHandler(

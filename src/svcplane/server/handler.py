@@ -237,8 +237,7 @@ class ApiHandler:
             if response is None or response.stream is None:
                 self._watches -= 1
         if response.stream is not None:
-            counted = self._metrics.counted(found.resource, response.stream)
-            response.stream = Closing(counted, self._watch_closed)
+            response.stream = Closing(response.stream, self._watch_closed)
         self._metrics.watches.set(self._watches)
         return response
 

@@ -4,10 +4,9 @@ Stored bytes go out by splicing; they are decoded only where a selector or anoth
 Source: k8s.io/apiserver pkg/storage/etcd3 (list and continue), pkg/endpoints/handlers/watch.go.
 """
 
-import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -15,28 +14,19 @@ from svcplane.api import codec, tables
 from svcplane.api import status as st
 from svcplane.api.http import Closing, Request, Response
 from svcplane.api.resources import Resource
-from svcplane.api.selectors import (
-    FieldSelector,
-    LabelSelector,
-    fields_match,
-    parse_field_selector,
-    parse_label_selector,
-)
+from svcplane.api.selectors import parse_field_selector, parse_label_selector
 from svcplane.api.strategy import Strategy, Tree
 from svcplane.base.clock import Clock
 from svcplane.base.errors import StoreError
-from svcplane.server.bookmarks import bookmark
+from svcplane.server.filtering import Filter
+from svcplane.server.metrics import Tally
 from svcplane.server.negotiation import Wanted, not_in_form
 from svcplane.server.options import ListOptions, checked_version, included, list_options, too_large_version
 from svcplane.server.routes import Route
-from svcplane.store.contract import Compacted, Event, FutureRevision, KeyValue, Page, Revision, Store, Watch
+from svcplane.server.watching import Shared, WatchStream
+from svcplane.store.contract import Compacted, FutureRevision, KeyValue, Page, Revision, Store
 
-BOOKMARK_EVERY_S = 60.0
-DEFAULT_WATCH_S = 1800.0
 PAGE_FOR_SELECTORS = 500
-#: Revision, key, type of event, form of the object.
-Place = tuple[int, str, str, str]
-MAX_ENCODED_BYTES = 8 << 20
 #: The answer carries a token with which the rest can be had all the same.
 CONTINUE_EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
@@ -80,35 +70,18 @@ def _bad_continue(why: str) -> st.StatusError:
     return st.bad_request(f"invalid continue token: continue key is not valid{why}")
 
 
-class Filter:
-    """Label and field selectors of one request, and the name a watch of one object asks for."""
-
-    def __init__(self, labels: LabelSelector, fields: FieldSelector, strategy: Strategy, resource: Resource) -> None:
-        self._labels, self._fields, self._strategy, self._resource = labels, fields, strategy, resource
-
-    def __bool__(self) -> bool:
-        return bool(self._labels) or bool(self._fields)
-
-    def matches(self, stored: bytes) -> bool:
-        if not self:
-            return True
-        obj = codec.load(stored, 0, self._resource)
-        meta = obj["metadata"]
-        if not self._labels.matches(meta.get("labels", {})):
-            return False
-        if not self._fields:
-            return True
-        values = {"metadata.name": meta["name"], "metadata.namespace": meta.get("namespace", "")}
-        return fields_match(self._fields, values | self._strategy.selectable_fields(obj))
-
-
 class Reader:
     """Implements get, list and watch."""
 
-    def __init__(self, store: Store, strategies: Mapping[Resource, Strategy], clock: Clock) -> None:
-        self._store, self._strategies, self._clock = store, strategies, clock
-        self._encoded: dict[Place, bytes] = {}
-        self._encoded_size = 0
+    def __init__(
+        self,
+        store: Store,
+        strategies: Mapping[Resource, Strategy],
+        clock: Clock,
+        tally: Callable[[Resource], Tally],
+    ) -> None:
+        self._store, self._strategies, self._clock, self._tally = store, strategies, clock, tally
+        self._shared = Shared(self.represent)
 
     # -- get -------------------------------------------------------------------------------------------------------
 
@@ -257,106 +230,12 @@ class Reader:
             version = initial.revision
         elif version == 0:  # none asked for: from now on
             version = await self._store.revision()
-        stream = _WatchStream(self, route, request, wanted, options, chosen, initial)
+        tally = self._tally(route.resource)
+        stream = WatchStream(self._shared, tally, route, request, wanted, options, chosen, initial)
         try:
             watch = await self._store.watch(prefix, Revision(version))
         except Compacted:
             return Response(200, stream=stream.expired(version, await self._store.revision()))
         except FutureRevision as error:
             raise too_large_version(error.asked, error.current) from error
-        return Response(200, stream=Closing(stream.run(watch), watch.aclose))
-
-    def watch_line(
-        self, place: Place, resource: Resource, stored: bytes, request: Request, wanted: Wanted, *, header: bool
-    ) -> bytes:
-        """One line of a watch, encoded once for all watchers of the same form."""
-        line = self._encoded.get(place)
-        if line is None:
-            revision, _, kind, _ = place
-            line = b'{"type":"%s","object":%s}\n' % (
-                kind.encode(),
-                self.represent(resource, stored, revision, request, wanted, header=header),
-            )
-            self._encoded_size += len(line)
-            if self._encoded_size > MAX_ENCODED_BYTES:
-                self._encoded.clear()
-                self._encoded_size = len(line)
-            self._encoded[place] = line
-        return line
-
-
-class _WatchStream:
-    """The chunks of one watch."""
-
-    def __init__(
-        self,
-        reader: Reader,
-        route: Route,
-        request: Request,
-        wanted: Wanted,
-        options: ListOptions,
-        chosen: Filter,
-        initial: Page | None,
-    ) -> None:
-        self._reader, self._resource, self._request, self._wanted = reader, route.resource, request, wanted
-        self._options, self._chosen, self._initial = options, chosen, initial
-        self._key = route.resource.key(route.namespace, route.name) if route.name else ""
-        self._form = f"{wanted.form} {request.param('includeObject')}"
-        self._headed = False
-
-    def _line(self, kind: str, key: str, stored: bytes, revision: int) -> bytes:
-        header, self._headed = not self._headed, True  # a table names its columns once
-        place = (revision, key, kind, f"{self._form} {header}" if self._wanted.form == "Table" else self._form)
-        return self._reader.watch_line(place, self._resource, stored, self._request, self._wanted, header=header)
-
-    def _lines(self, event: Event) -> bytes:
-        """The watcher's view of an event: objects that begin or cease to match come and go."""
-        if self._key and event.key != self._key:
-            return b""
-        now = event.value is not None and self._chosen.matches(event.value)
-        before = event.previous is not None and self._chosen.matches(event.previous)
-        if now and event.value is not None:
-            return self._line("MODIFIED" if before else "ADDED", event.key, event.value, event.revision)
-        if before and event.previous is not None:
-            # the last state that matched, at the revision at which it ceased to
-            return self._line("DELETED", event.key, event.previous, event.revision)
-        return b""
-
-    async def expired(self, version: int, current: int) -> AsyncIterator[bytes]:
-        body = st.expired(f"too old resource version: {version} ({current})").body()
-        yield b'{"type":"ERROR","object":%s}\n' % codec.encode(body)
-
-    def _initial_lines(self, page: Page) -> bytes:
-        lines = [
-            self._line("ADDED", item.key, item.value, item.revision)
-            for item in page.items
-            if (not self._key or item.key == self._key) and self._chosen.matches(item.value)
-        ]
-        if self._options.send_initial_events and self._options.bookmarks:
-            lines.append(bookmark(self._resource, page.revision, self._wanted.form, initial_end=True))
-        return b"".join(lines)
-
-    async def run(self, watch: Watch) -> AsyncIterator[bytes]:
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + (self._options.timeout_s or DEFAULT_WATCH_S)
-        every = BOOKMARK_EVERY_S if self._options.bookmarks else DEFAULT_WATCH_S
-        due = loop.time() + every
-        try:
-            yield self._initial_lines(self._initial) if self._initial is not None else b""
-            while (events := await watch.read(max(0.0, min(ends, due) - loop.time()))) is not None:
-                if chunk := b"".join([self._lines(event) for event in events]):
-                    yield chunk
-                if loop.time() < min(ends, due):
-                    continue
-                due = loop.time() + every
-                if self._options.bookmarks:
-                    # what has come since goes out first: a bookmark must not pass what has not been sent
-                    lines = [self._lines(event) for event in watch.take()]
-                    yield b"".join([*lines, bookmark(self._resource, watch.progress, self._wanted.form)])
-                if loop.time() >= ends:
-                    return
-        except StoreError as error:
-            body = st.expired(str(error)).body()
-            yield b'{"type":"ERROR","object":%s}\n' % codec.encode(body)
-        finally:
-            await watch.aclose()
+        return Response(200, stream=Closing(stream.run(watch), watch.aclose), push_to=stream.pushing(watch))

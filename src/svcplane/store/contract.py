@@ -15,7 +15,7 @@ Guarantees (one contract suite holds memory, SQLite and etcd to them):
 * `list(..., revision=R)` shows the state at R, or raises Compacted.  A revision in the future is FutureRevision.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import NewType, Protocol
 
@@ -133,6 +133,12 @@ class Watch(Protocol):
         """All events that have come, without waiting.  What is yielded then reaches up to `progress`.
 
         Raises what ended the watch.
+        """
+
+    def deliver_to(self, taker: Callable[[Sequence[Event]], bool]) -> None:
+        """While somebody waits in `read`, events go to `taker` from the event loop, and the reader goes on waiting.
+
+        Where it answers False or raises, it has taken none and the reader gets them.
         """
 
     @property

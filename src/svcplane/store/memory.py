@@ -48,6 +48,8 @@ class CoreWatch:
         self._progress = Revision(max(after, core.revision))
         self._error: StoreError | None = None
         self._closed = False
+        self._taker: Callable[[Sequence[Event]], bool] | None = None
+        self._handing = False
         for event in backlog:
             self._push((event,))
 
@@ -71,11 +73,37 @@ class CoreWatch:
         if self._queued > WATCH_BACKLOG:
             self.fail(WatcherTooSlow(f"a watcher of {self._prefix} is {self._queued} events behind"))
             self._core.forget(self)
-        self._wake()
+        elif self._taker is None:
+            self._wake()
+        elif not self._handing and self._waited_for:
+            self._handing = True
+            self._core.hand_over_soon(self)
+
+    @property
+    def _waited_for(self) -> bool:
+        return self._reader is not None and not self._reader.done()
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+
+    def deliver_to(self, taker: Callable[[Sequence[Event]], bool]) -> None:
+        self._taker = taker
+
+    def hand_over(self) -> None:
+        """Called by the core when who waits may have what has come."""
+        self._handing = False
+        if self._taker is None or not self._waited_for or not self._queue:
+            return  # who reads has them, or has gone
+        events = self.take()
+        try:
+            taken = self._taker(events)
+        except Exception:  # shown where the reader meets the same
+            taken = False
+        if not taken:
+            self._queue.appendleft(tuple(events))
+            self._queued += len(events)
+            self._wake()
 
     def fail(self, error: StoreError) -> None:
         """End the watch with an error."""
@@ -90,8 +118,9 @@ class CoreWatch:
     def take(self) -> Sequence[Event]:
         if self._error is not None:
             raise self._error
-        events = [event for batch in self._queue for event in batch]
-        self._queue.clear()
+        queue = self._queue
+        events = queue[0] if len(queue) == 1 else [event for batch in queue for event in batch]
+        queue.clear()
         self._queued = 0
         return events
 
@@ -142,6 +171,7 @@ class Core:
         self._next = Revision(history.current + 1)
         self._watches: dict[CoreWatch, None] = {}
         self._by_prefix: dict[str, dict[CoreWatch, None]] = {}
+        self._handing: list[CoreWatch] = []
 
     @property
     def revision(self) -> Revision:
@@ -229,6 +259,17 @@ class Core:
         self._watches[watch] = None
         self._by_prefix.setdefault(prefix, {})[watch] = None
         return watch
+
+    def hand_over_soon(self, watch: CoreWatch) -> None:
+        """Once who publishes is done; all of one turn of the loop together."""
+        if not self._handing:
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._handing.append(watch)
+
+    def _hand_over(self) -> None:
+        watches, self._handing = self._handing, []
+        for watch in watches:
+            watch.hand_over()
 
     def forget(self, watch: CoreWatch) -> None:
         self._watches.pop(watch, None)

@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from svcplane.server import reading
+from svcplane.server import watching as watch_stream
 from svcplane.testing.server import Caller
 
 SERVICES = "/api/v1/namespaces/default/services"
@@ -118,7 +118,7 @@ async def test_quiet_watch_ends_at_its_timeout_with_a_bookmark(admin: Caller) ->
 async def test_watch_whose_selector_hides_all_traffic_still_gets_bookmarks(
     admin: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "BOOKMARK_EVERY_S", 0.05)
+    monkeypatch.setattr(watch_stream, "BOOKMARK_EVERY_S", 0.05)
     start = await version(admin)
     watch = await watching(admin, f"allowWatchBookmarks=true&labelSelector=no%3Dmatch&resourceVersion={start}")
     stop = asyncio.Event()
@@ -137,3 +137,71 @@ async def test_watch_whose_selector_hides_all_traffic_still_gets_bookmarks(
     assert [event["type"] for event in seen] == ["BOOKMARK"] * 3
     assert int(seen[-1]["object"]["metadata"]["resourceVersion"]) > int(start)
     await watch.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+class Pipe:
+    """A sink with room, or without."""
+
+    def __init__(self) -> None:
+        self.room, self.events = True, list[tuple[str, str]]()
+
+    def has_room(self) -> bool:
+        return self.room
+
+    def write(self, chunk: bytes) -> None:
+        events = [json.loads(line) for line in chunk.splitlines()]
+        self.events += [(event["type"], event["object"]["metadata"]["name"]) for event in events]
+
+
+async def test_what_happens_while_a_reader_waits_is_pushed_as_far_as_there_is_room(admin: Caller) -> None:
+    response = await admin.send("GET", f"{SERVICES}?watch=1&resourceVersion={await version(admin)}")
+    assert response.stream is not None
+    assert response.push_to is not None
+    pipe = Pipe()
+    response.push_to(pipe)
+    watch = Watching(response.stream)
+    reading = asyncio.create_task(watch.next())
+    await asyncio.sleep(0)
+    for name in ("a", "b"):
+        await admin.call("POST", SERVICES, service(name))
+    await until(lambda: len(pipe.events) == 2)
+    assert not reading.done()
+    pipe.room = False
+    await admin.call("POST", SERVICES, service("c"))
+    assert (await reading)["object"]["metadata"]["name"] == "c"
+    assert pipe.events == [("ADDED", "a"), ("ADDED", "b")]
+    await watch.close()
+    page = (await admin.send("GET", "/metrics")).body
+    assert b'apiserver_watch_events_total{group="",resource="services",version="v1"} 3.0' in page
+
+
+async def test_watchers_with_selectors_see_their_own_part_of_what_is_pushed(admin: Caller) -> None:
+    start = await version(admin)
+    pipes: dict[str, Pipe] = {"tier=web": Pipe(), "!tier": Pipe(), "": Pipe()}
+    streams = []
+    for selector, pipe in pipes.items():
+        response = await admin.send("GET", f"{SERVICES}?watch=1&labelSelector={selector}&resourceVersion={start}")
+        assert response.stream is not None
+        assert response.push_to is not None
+        response.push_to(pipe)
+        streams.append(asyncio.create_task(Watching(response.stream).next()))
+    await asyncio.sleep(0)
+    await admin.call("POST", SERVICES, service("web", tier="web"))
+    await admin.call("POST", SERVICES, service("bare"))
+    merge = {"Content-Type": "application/merge-patch+json"}
+    await admin.call("PATCH", f"{SERVICES}/web", {"metadata": {"labels": {"tier": None}}}, merge)
+    await until(lambda: len(pipes[""].events) == 3)
+    assert {selector: pipe.events for selector, pipe in pipes.items()} == {
+        "tier=web": [("ADDED", "web"), ("DELETED", "web")],
+        "!tier": [("ADDED", "bare"), ("ADDED", "web")],
+        "": [("ADDED", "web"), ("ADDED", "bare"), ("MODIFIED", "web")],
+    }
+    for stream in streams:
+        stream.cancel()
+    await asyncio.gather(*streams, return_exceptions=True)

@@ -92,6 +92,40 @@ def object_leaves(tree: dict[str, Any], kind: str) -> dict[Path, Any]:
     return leaves(tree, Type("struct", kind))
 
 
+def differences(after: dict[str, Any], before: dict[str, Any], kind: str) -> tuple[set[Path], set[Path]]:
+    """Owned paths of `after` that are new or have another value, and those of `before` that are gone.
+
+    What is equal is not walked: most writes change little of an object.
+    """
+    changed: set[Path] = set()
+    removed: set[Path] = set()
+
+    def walk(now: Any, then: Any, type_: Type, field: Field | None, prefix: Path) -> None:
+        if now == then:
+            return
+        both = type_.shape == "struct" and isinstance(now, dict) and isinstance(then, dict)
+        if not both or prefix in _UNTRACKED or (prefix and not (now and then)):
+            present, past = leaves(now, type_, field, prefix), leaves(then, type_, field, prefix)
+            changed.update(path for path, value in present.items() if path not in past or past[path] != value)
+            removed.update(past.keys() - present.keys())
+            return
+        fields = fields_of(type_.name)
+        for key in now.keys() | then.keys():
+            spec = fields.get(key)
+            if spec is None:
+                continue
+            place = (*prefix, f"f:{key}")
+            if key not in then:
+                changed.update(leaves(now[key], spec.type, spec, place))
+            elif key not in now:
+                removed.update(leaves(then[key], spec.type, spec, place))
+            else:
+                walk(now[key], then[key], spec.type, spec, place)
+
+    walk(after, before, Type("struct", kind), None, ())
+    return changed, removed
+
+
 def to_fields_v1(fields: Iterable[Path]) -> dict[str, Any]:
     root: dict[str, Any] = {}
     for path in sorted(fields):
@@ -174,10 +208,7 @@ def record_update(
     A write may set the entries themselves, from which this then goes on; nothing or one empty entry resets them.
     Source: k8s.io/apimachinery structured-merge fieldmanager, decodeLiveOrNew.
     """
-    after = object_leaves(new, kind)
-    before = object_leaves(old, kind) if old is not None else {}
-    changed = {path for path, value in after.items() if path not in before or before[path] != value}
-    removed = before.keys() - after.keys()
+    changed, removed = differences(new, old or {}, kind)
     entries: list[Entry] = []
     own: FieldSet = frozenset()
     own_time = now

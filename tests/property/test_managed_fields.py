@@ -1,0 +1,59 @@
+"""What a write changed, found by walking only what differs, is what comparing all owned paths finds."""
+
+from typing import Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from svcplane.api.patch.managed import differences, object_leaves
+
+LABELS = st.dictionaries(st.sampled_from(["a", "b", "c"]), st.sampled_from(["", "1", "2"]), max_size=3)
+PORT = st.fixed_dictionaries(
+    {"port": st.sampled_from([80, 81, 443])},
+    optional={
+        "protocol": st.sampled_from(["TCP", "UDP"]),
+        "name": st.sampled_from(["", "web"]),
+        "targetPort": st.sampled_from([8080, "web", None]),
+        "unheardOf": st.just(1),
+    },
+)
+SPEC = st.fixed_dictionaries(
+    {},
+    optional={
+        "ports": st.lists(PORT | st.none(), max_size=3) | st.none(),
+        "selector": LABELS | st.none(),
+        "clusterIPs": st.lists(st.sampled_from(["10.96.0.1", "fd00::1"]), max_size=2),
+        "sessionAffinityConfig": st.sampled_from([None, {}, {"clientIP": {}}, {"clientIP": {"timeoutSeconds": 5}}]),
+        "publishNotReadyAddresses": st.sampled_from([True, False, 1, None]),
+    },
+)
+METADATA = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.sampled_from(["x", "y"]),
+        "labels": LABELS | st.none(),
+        "annotations": LABELS,
+        "finalizers": st.lists(st.sampled_from(["a/b", "c/d"]), max_size=2),
+        "ownerReferences": st.lists(st.fixed_dictionaries({"uid": st.sampled_from(["1", "2"])}), max_size=2),
+    },
+)
+SERVICE = st.fixed_dictionaries(
+    {},
+    optional={
+        "kind": st.just("Service"),
+        "metadata": METADATA | st.just({}),
+        "spec": SPEC | st.none(),
+        "status": st.sampled_from([{}, {"loadBalancer": {}}, {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}]}}]),
+    },
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(after=SERVICE, before=SERVICE)
+@example(after={"spec": {"ports": [{"port": 80}]}}, before={"spec": {}})
+@example(after={"metadata": {}}, before={"metadata": {"labels": {"a": "1"}}})
+@example(after={}, before={"metadata": {"labels": {}}})
+def test_walking_what_differs_finds_what_all_paths_tell(after: dict[str, Any], before: dict[str, Any]) -> None:
+    now, then = object_leaves(after, "Service"), object_leaves(before, "Service")
+    changed = {path for path, value in now.items() if path not in then or then[path] != value}
+    assert differences(after, before, "Service") == (changed, then.keys() - now.keys())
