@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from svcplane.base.net import Family, join_host_port
 
 
@@ -17,8 +19,8 @@ class Protocol(StrEnum):
     SCTP = "SCTP"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ServicePortName:
+# Structs and no dataclasses where there are tens of thousands: they are made, hashed and compared in C.
+class ServicePortName(msgspec.Struct, frozen=True, order=True, cache_hash=True):
     """Identity of a service port.  `str()` is kube-proxy's `ns/name:port` (no `:port` when unnamed)."""
 
     namespace: str
@@ -34,8 +36,7 @@ class ServicePortName:
         return self.namespace, self.name
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
     """One address and port behind a service port.  ready/serving of None on the wire is True here."""
 
     ip: str

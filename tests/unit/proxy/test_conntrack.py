@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from svcplane.base.net import Family
@@ -35,7 +36,7 @@ def test_a_flow_to_a_serving_endpoint_is_kept() -> None:
 
 
 def test_a_flow_to_an_endpoint_that_terminates_but_serves_is_kept() -> None:
-    ending = replace(SERVING, ready=False, terminating=True)
+    ending = msgspec.structs.replace(SERVING, ready=False, terminating=True)
     assert not stale([replace(TO_GONE, reply_src=ending.ip)], replace(STATE, endpoints={NAME: (ending,)}))
 
 

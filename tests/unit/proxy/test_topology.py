@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from svcplane.proxy.model import Endpoint, NodeState, Protocol, ServicePort, ServicePortName
@@ -14,11 +15,13 @@ AWAY = Endpoint("10.244.2.1", 80, "node2")
 
 
 def ending(endpoint: Endpoint) -> Endpoint:
-    return replace(endpoint, ready=False, terminating=True)
+    return msgspec.structs.replace(endpoint, ready=False, terminating=True)
 
 
 def test_policy_cluster_uses_every_ready_endpoint() -> None:
-    choice = categorize(PORT, (HERE, AWAY, replace(AWAY, ip="10.244.2.2", ready=False, serving=False)), NODE)
+    choice = categorize(
+        PORT, (HERE, AWAY, msgspec.structs.replace(AWAY, ip="10.244.2.2", ready=False, serving=False)), NODE
+    )
     assert (choice.cluster, choice.local) == ((HERE, AWAY), ())
 
 
@@ -47,13 +50,13 @@ def test_policy_local_with_endpoints_elsewhere_only_knows_that_there_are_some() 
 def test_zone_hints_count_only_where_all_have_one_and_one_names_this_zone(
     here: tuple[str, ...], away: tuple[str, ...], chosen: int
 ) -> None:
-    endpoints = (replace(HERE, zone_hints=here), replace(AWAY, zone_hints=away))
+    endpoints = (msgspec.structs.replace(HERE, zone_hints=here), msgspec.structs.replace(AWAY, zone_hints=away))
     assert categorize(PORT, endpoints, NODE).cluster == endpoints[:chosen]
 
 
 def test_node_hints_go_before_zone_hints() -> None:
     endpoints = (
-        replace(HERE, node_hints=("node2",), zone_hints=("a",)),
-        replace(AWAY, node_hints=("node1",), zone_hints=("b",)),
+        msgspec.structs.replace(HERE, node_hints=("node2",), zone_hints=("a",)),
+        msgspec.structs.replace(AWAY, node_hints=("node1",), zone_hints=("b",)),
     )
     assert categorize(PORT, endpoints, NODE).cluster == endpoints[1:]

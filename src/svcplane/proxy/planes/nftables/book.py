@@ -327,17 +327,17 @@ def recover(
     elements: Mapping[str, Mapping[bytes, Element]],
 ) -> tuple[dict[tuple[bool, bool, bytes], int], dict[int, list[EndpointKey]]]:
     """Pool numbers by frontend and slots by pool number, from the elements of an earlier run."""
-    pools = {
-        (context.is_nodeport, context is context.short, key): n.unword(element.data)
-        for context in n.Context
-        for key, element in elements.get(n.POOL_MAP[context], {}).items()
-        if isinstance(element.data, bytes)
-    }
+    pools: dict[tuple[bool, bool, bytes], int] = {}
+    for context in n.Context:
+        is_nodeport, is_short = context.is_nodeport, context is context.short
+        for key, element in elements.get(n.POOL_MAP[context], {}).items():
+            if isinstance(element.data, bytes):
+                pools[is_nodeport, is_short, key] = n.unword(element.data)
     by_index: dict[int, dict[int, EndpointKey]] = {}
     for key, element in elements.get("endpoints", {}).items():
         if isinstance(element.data, bytes):
-            slots = by_index.setdefault(n.unword(key[:4]), {})
-            slots[n.unword(key[4:])] = n.read_endpoint(element.data)
+            pool, slot = n.read_slot(key)
+            by_index.setdefault(pool, {})[slot] = n.read_endpoint(element.data)
     slots_of = {}
     for number, slots in by_index.items():
         slots_of[number] = [slots[index] for index in sorted(slots)] if max(slots) == len(slots) - 1 else []

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import ipaddress
 import socket
+import struct
 import sys
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -146,6 +147,15 @@ def address_key(ip: str, protocol: Protocol, port: int) -> bytes:
 def nodeport_key(protocol: Protocol, port: int) -> bytes:
     """`proto . dport`."""
     return bytes((PROTOCOL_NUMBER[protocol], 0, 0, 0)) + packed_service(port)
+
+
+_SLOT = struct.Struct("=II")
+
+
+def read_slot(key: bytes) -> tuple[int, int]:
+    """Pool and slot of a key of the map of endpoints."""
+    pool, slot = _SLOT.unpack(key)
+    return pool, slot
 
 
 def endpoint_data(ip: str, port: int) -> bytes:

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 
+import msgspec
 import pytest
 from tests.fakeipvs import FakeKernel
 
@@ -111,7 +112,7 @@ async def test_a_restarted_proxy_goes_on_draining() -> None:
 async def test_udp_and_who_wants_it_drains_nothing(
     protocol: Protocol, annotations: tuple[tuple[str, str], ...]
 ) -> None:
-    kernel, name = FakeKernel(), replace(NAME, protocol=protocol)
+    kernel, name = FakeKernel(), msgspec.structs.replace(NAME, protocol=protocol)
     plane, key = kernel.plane(CONFIG), replace(KEY, protocol=protocol.lower())
     await plane.sync(state(ONE[0], TWO[0], name=name, annotations=annotations), None, now=0.0)
     kernel.ipvs.targets[key][TWO] = o.Destination(1, active=1)
