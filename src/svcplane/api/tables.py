@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from svcplane.api import podrow
 from svcplane.api.resources import (
     ENDPOINT_SLICES,
     ENDPOINTS,
@@ -21,6 +22,7 @@ from svcplane.api.resources import (
 from svcplane.api.strategy import Tree
 
 NONE, UNKNOWN = "<none>", "<unknown>"
+ROLE = "node-role.kubernetes.io/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,8 @@ def _external(obj: Tree, kind: str) -> str:
         return str(spec.get("externalName", ""))
     if kind == "LoadBalancer":
         ingress = obj.get("status", {}).get("loadBalancer", {}).get("ingress", [])
-        found = [item.get("ip") or item.get("hostname") or "" for item in ingress] + external
-        return ",".join(found) or "<pending>"
+        found = {item.get("ip") or item.get("hostname") or "" for item in ingress} - {""}
+        return ",".join([*sorted(found), *external]) or "<pending>"
     return ",".join(external) or NONE
 
 
@@ -125,12 +127,12 @@ def _endpoints(obj: Tree, since: Since) -> list[Any]:
                     ip = address.get("ip", "")
                     shown = f"[{ip}]" if ":" in ip else ip
                     found.append(f"{shown}:{port['port']}" if port.get("port") else ip)
-    text = ",".join(found) or NONE
+    text = ",".join(found) if obj.get("subsets") else NONE  # nothing at all where no address is ready
     return [obj["metadata"]["name"], text + (f" + {count - 3} more..." if count > 3 else ""), _age_of(obj, since)]
 
 
 def _slice(obj: Tree, since: Since) -> list[Any]:
-    ports = [str(port["port"]) if port.get("port") else "*" for port in obj.get("ports") or []]
+    ports = [str(port["port"] if "port" in port else port.get("name", "*")) for port in obj.get("ports") or []]
     addresses = [ip for endpoint in obj.get("endpoints") or [] for ip in endpoint.get("addresses", [])]
     return [
         obj["metadata"]["name"],
@@ -142,42 +144,9 @@ def _slice(obj: Tree, since: Since) -> list[Any]:
 
 
 def _first_three(values: list[str], empty: str) -> str:
-    if not values:
-        return empty
-    return ",".join(values[:3]) + (f" + {len(values) - 3} more..." if len(values) > 3 else "")
-
-
-def _pod(obj: Tree, since: Since) -> list[Any]:
-    spec, status, meta = obj.get("spec", {}), obj.get("status", {}), obj["metadata"]
-    containers = status.get("containerStatuses", [])
-    reason = status.get("reason") or status.get("phase") or UNKNOWN
-    restarts, ready = 0, 0
-    for container in containers:
-        restarts += container.get("restartCount", 0)
-        state = container.get("state", {})
-        if state.get("waiting", {}).get("reason"):
-            reason = state["waiting"]["reason"]
-        elif "terminated" in state:
-            ended = state["terminated"]
-            reason = ended.get("reason") or (
-                f"Signal:{ended['signal']}" if ended.get("signal") else f"ExitCode:{ended.get('exitCode', 0)}"
-            )
-        elif container.get("ready") and "running" in state:
-            ready += 1
-    if meta.get("deletionTimestamp"):
-        reason = UNKNOWN if status.get("reason") == "NodeLost" else "Terminating"
-    ips = status.get("podIPs", [])
-    return [
-        meta["name"],
-        f"{ready}/{len(spec.get('containers', []))}",
-        reason,
-        str(restarts),
-        _age_of(obj, since),
-        ips[0]["ip"] if ips else status.get("podIP") or NONE,
-        spec.get("nodeName") or NONE,
-        status.get("nominatedNodeName") or NONE,
-        NONE,
-    ]
+    if len(values) > 3:
+        return f"{','.join(values[:3])} + {len(values) - 3} more..."
+    return ",".join(values) or empty
 
 
 def _node(obj: Tree, since: Since) -> list[Any]:
@@ -188,17 +157,14 @@ def _node(obj: Tree, since: Since) -> list[Any]:
         shown = "NotReady"
     if obj.get("spec", {}).get("unschedulable"):
         shown += ",SchedulingDisabled"
-    roles = sorted(
-        key.removeprefix("node-role.kubernetes.io/") or value
-        for key, value in meta.get("labels", {}).items()
-        if key.startswith("node-role.kubernetes.io/")
-    )
+    labels = meta.get("labels", {})
+    roles = {key.removeprefix(ROLE) for key in labels if key.startswith(ROLE)} | {labels.get("kubernetes.io/role", "")}
     address = {item.get("type"): item.get("address") for item in reversed(status.get("addresses", []))}
     info = status.get("nodeInfo", {})
     return [
         meta["name"],
         shown,
-        ",".join(roles) or NONE,
+        ",".join(sorted(roles - {""})) or NONE,
         _age_of(obj, since),
         info.get("kubeletVersion", ""),
         address.get("InternalIP") or NONE,
@@ -243,10 +209,11 @@ def _event(obj: Tree, since: Since) -> list[Any]:
 
 
 def _ip_address(obj: Tree, since: Since) -> list[Any]:
-    parent = obj.get("spec", {}).get("parentRef") or {}
-    place = [parent.get("group", ""), parent.get("resource", ""), parent.get("namespace", ""), parent.get("name", "")]
-    text = "/".join(part for part in place if part)
-    return [obj["metadata"]["name"], text or NONE]
+    parent, text = obj.get("spec", {}).get("parentRef"), NONE
+    if parent is not None:
+        kind = ".".join(part for part in (parent.get("resource", ""), parent.get("group", "")) if part).lower()
+        text = "/".join([kind, *filter(None, [parent.get("namespace", "")]), parent.get("name", "")])
+    return [obj["metadata"]["name"], text, _age_of(obj, since)]  # the age has no column, upstream's neither
 
 
 def _service_cidr(obj: Tree, since: Since) -> list[Any]:
@@ -266,7 +233,7 @@ _PRINTERS: dict[Resource, tuple[tuple[Column, ...], _Cells]] = {
     PODS: (
         (_NAME, Column("Ready"), Column("Status"), Column("Restarts"), _AGE)
         + tuple(Column(name, priority=1) for name in ("IP", "Node", "Nominated Node", "Readiness Gates")),
-        _pod,
+        podrow.cells,
     ),
     NODES: (
         (_NAME, Column("Status"), Column("Roles"), _AGE, Column("Version"))
@@ -310,7 +277,8 @@ def row(resource: Resource, obj: Tree, include: str, now_wall: float) -> dict[st
 
     cells = printer[1](obj, since) if printer else [obj["metadata"]["name"], _age_of(obj, since)]
     shown = {"None": None, "Object": obj}.get(include, partial_metadata(obj))
-    return {"cells": cells, "object": shown}
+    found = {"conditions": conditions} if resource is PODS and (conditions := podrow.conditions(obj)) else {}
+    return {"cells": cells, **found, "object": shown}
 
 
 def table(
