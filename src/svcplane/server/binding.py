@@ -12,7 +12,7 @@ from svcplane.server.allocation import Allocated
 from svcplane.server.negotiation import body_type
 from svcplane.server.options import write_options
 from svcplane.server.routes import Route
-from svcplane.server.written import TRIES, Written, commit, node_topology
+from svcplane.server.written import TRIES, Written, commit, node_topology, unmet
 from svcplane.store.contract import PreconditionFailed, Store
 
 
@@ -36,7 +36,7 @@ class Binder:
             if item is None:
                 raise st.not_found("pods", route.name)
             pod = codec.load(item.value, item.revision, PODS)
-            self._assign(pod, binding, route.name)
+            self._assign(pod, binding, route)
             status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
             done = Written(201, body=status)
             if options.dry_run:
@@ -51,24 +51,25 @@ class Binder:
     @staticmethod
     def _decode(route: Route, request: Request) -> Tree:
         binding = codec.decode(request.body, body_type(request.headers.get("content-type", "")), BINDINGS).tree
-        if binding["metadata"].get("name", route.name) != route.name:
+        if binding["metadata"].get("name") != route.name:
             raise st.bad_request("name in URL does not match name in Binding object")
         target: Tree = binding.get("target", {})
         errors: list[FieldError] = []
         if target.get("kind") not in (None, "", "Node"):
-            errors.append(f.not_supported("target.kind", target["kind"], ("Node", "<empty>")))
+            errors.append(f.not_supported("target.kind", target["kind"], ("Node", "<empty>"), keep_order=True))
         if not target.get("name"):
             errors.append(f.required("target.name"))
-        if errors:
-            raise st.invalid("Binding", route.name, errors)
+        if errors:  # no Invalid: upstream hands these on as they are
+            texts = [str(error) for error in errors]
+            raise st.StatusError(500, "", texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]")
         return binding
 
-    def _assign(self, pod: Tree, binding: Tree, name: str) -> None:
-        meta, spec = pod["metadata"], pod.setdefault("spec", {})
-        uid = binding["metadata"].get("uid")
-        if uid and uid != meta.get("uid"):
-            why = f"the UID in the precondition ({uid}) does not match the UID in record ({meta.get('uid')})"
-            raise st.conflict("pods/binding", name, why)
+    def _assign(self, pod: Tree, binding: Tree, route: Route) -> None:
+        meta, spec, name = pod["metadata"], pod.setdefault("spec", {}), route.name
+        for what, key in (("UID", "uid"), ("ResourceVersion", "resourceVersion")):
+            wanted = binding["metadata"].get(key)
+            if wanted and wanted != meta.get(key):
+                raise unmet(route, what, wanted, meta.get(key, ""))
         if meta.get("deletionTimestamp"):
             raise st.conflict("pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
         if spec.get("nodeName"):
@@ -83,7 +84,9 @@ class Binder:
             meta["labels"] = {**meta.get("labels", {}), **labels}
         status = pod.setdefault("status", {})
         status.pop("nominatedNodeName", None)
-        others = [c for c in status.get("conditions", []) if c.get("type") != "PodScheduled"]
         now = rfc3339(self._clock.wall())
         scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
-        status["conditions"] = [*others, scheduled]
+        conditions = status.setdefault("conditions", [])
+        types = [condition.get("type") for condition in conditions]
+        place = types.index("PodScheduled") if "PodScheduled" in types else len(types)
+        conditions[place : place + 1] = [scheduled]

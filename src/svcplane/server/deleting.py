@@ -60,8 +60,10 @@ class Deleter:
         finalizers = _finalizers(obj, resource)
         waits = bool(grace) or bool(finalizers)
         sooner = (grace or 0) < meta.get("deletionGracePeriodSeconds", 0)
+        # old clients that ask for dependents to go too are told where the object stays for a while
+        status = 202 if waits and options.orphan_dependents is False else 200
         if waits and meta.get("deletionTimestamp") and not sooner and held == meta.get("finalizers", []):
-            return Written(200, item.value, item.revision)
+            return Written(status, item.value, item.revision)
         if waits or grace is not None:
             if resource is not NAMESPACES:
                 meta["deletionGracePeriodSeconds"] = grace or 0
@@ -78,9 +80,9 @@ class Deleter:
             return Written(200, body=_deleted_status(resource, meta))
         stored = codec.encode_stored(obj)
         if options.is_dry_run:
-            return Written(200, stored, item.revision)
+            return Written(status, stored, item.revision)
         revision = await commit(self._store, item.key, stored, item.revision, Allocated())
-        return Written(200, stored, revision)
+        return Written(status, stored, revision)
 
     async def remove(self, resource: Resource, obj: Tree, item: KeyValue) -> Revision:
         """Take it and what it holds out of the store.  Raises PreconditionFailed where it has changed."""

@@ -89,15 +89,19 @@ def check_uid(new: Tree, item: KeyValue, route: Route) -> None:
     if not given:
         return
     found = codec.load(item.value, item.revision, route.resource)["metadata"].get("uid")
-    if given == found:
-        return
+    if given != found:
+        raise unmet(route, "UID", given, found)
+
+
+def unmet(route: Route, what: str, given: str, found: str) -> st.StatusError:
+    """A write demanded an object with another UID or ResourceVersion (`what`)."""
     segment = _SEGMENTS.get(route.resource, route.resource.plural)
     place = "/".join(part for part in ("/registry", segment, route.namespace, route.name) if part)
-    raise st.conflict(
+    return st.conflict(
         route.resource.plural,
         route.name,
         f"StorageError: invalid object, Code: 4, Key: {place}, ResourceVersion: 0, AdditionalErrorMsg: "
-        f"Precondition failed: UID in precondition: {given}, UID in object meta: {found}",
+        f"Precondition failed: {what} in precondition: {given}, {what} in object meta: {found}",
         route.resource.group,
     )
 

@@ -316,15 +316,110 @@ async def test_pods_are_labelled_with_the_topology_of_their_nodes(admin: Caller)
     assert placed["metadata"]["labels"] == {zone: "a", region: "r"}
     assert "f:metadata" not in placed["metadata"]["managedFields"][0]["fieldsV1"]
     await admin.call("POST", PODS, {**pod(), "metadata": {"name": "q", "labels": {"app": "web"}}})
-    target = {"target": {"kind": "Node", "name": "n"}}
+    target = {"metadata": {"name": "q"}, "target": {"kind": "Node", "name": "n"}}
     assert (await admin.call("POST", f"{PODS}/q/binding", target))[0] == 201
     _, bound = await admin.call("GET", f"{PODS}/q")
     assert bound["metadata"]["labels"] == {zone: "a", region: "r", "app": "web"}
 
 
+def binding(target: Any, **meta: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "p", **meta}, "target": target}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"target": {"name": "n"}}, 400, "name in URL does not match name in Binding object"),
+        (binding({}), 500, "target.name: Required value"),
+        (
+            binding({"kind": "Pod"}),
+            500,
+            '[target.kind: Unsupported value: "Pod": supported values: "Node", "<empty>", target.name: Required value]',
+        ),
+        (
+            binding({"name": "n"}, uid="u"),
+            409,
+            'Operation cannot be fulfilled on pods "p": StorageError: invalid object, Code: 4, '
+            "Key: /registry/pods/default/p, ResourceVersion: 0, AdditionalErrorMsg: "
+            "Precondition failed: UID in precondition: u, UID in object meta: <uid>",
+        ),
+    ],
+)
+async def test_bindings_refused(admin: Caller, body: Any, status: int, message: str) -> None:
+    _, made = await admin.call("POST", PODS, pod())
+    answer = await admin.call("POST", f"{PODS}/p/binding", body)
+    assert (answer[0], answer[1]["message"]) == (status, message.replace("<uid>", made["metadata"]["uid"]))
+
+
+async def warnings_of(admin: Caller, path: str, patch: Any) -> list[str]:
+    response = await admin.send("PATCH", path, patch, MERGE)
+    assert response.status == 200
+    return list(response.warnings)
+
+
+async def test_warnings_of_updates(admin: Caller) -> None:
+    """Pods get none; a status has those of its own addresses."""
+    _, made = await admin.call("POST", PODS, pod(hostAliases=[{"ip": "192.0.2.1"}, {"ip": "192.0.2.1"}]))
+    assert made["spec"]["hostAliases"]
+    assert await warnings_of(admin, f"{PODS}/p", {"metadata": {"labels": {"a": "b"}}}) == []
+    found = await warnings_of(admin, f"{PODS}/p/status", {"status": {"podIPs": [{"ip": "2001:DB8::1"}]}})
+    text = 'IPv6 address "2001:DB8::1" should be in RFC 5952 canonical format ("2001:db8::1")'
+    assert found == [f"status.podIPs[0].ip: {text}"]
+    services = "/api/v1/namespaces/default/services"
+    service = {"metadata": {"name": "s"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}}
+    await admin.call("POST", services, service)
+    status = {"loadBalancer": {"ingress": [{"hostname": "a.example"}, {"ip": "2001:DB8::1"}]}}
+    found = await warnings_of(admin, f"{services}/s/status", {"status": status})
+    assert found == [f"status.loadBalancer.ingress[1]: {text}"]
+
+
+async def test_the_generation_a_status_has_seen_is_kept(admin: Caller) -> None:
+    await admin.call("POST", PODS, pod())
+    seen = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "False", "observedGeneration": 1}]}
+    await admin.call("PATCH", f"{PODS}/p/status", {"status": seen}, MERGE)
+    patch = {"observedGeneration": None, "conditions": [{"type": "Ready", "status": "True"}]}
+    _, body = await admin.call("PATCH", f"{PODS}/p/status", {"status": patch}, MERGE)
+    assert body["status"]["observedGeneration"] == 1
+    assert body["status"]["conditions"][0]["observedGeneration"] == 1
+
+
+async def test_a_pod_that_is_being_deleted_may_only_go_sooner(admin: Caller) -> None:
+    await admin.call("POST", PODS, pod(nodeName="n"))
+    assert (await admin.call("DELETE", f"{PODS}/p?orphanDependents=false"))[0] == 202
+    await admin.call("PATCH", f"{PODS}/p/status", {"status": {"phase": "Succeeded"}}, MERGE)
+    for grace in ("", "?gracePeriodSeconds=30", "?gracePeriodSeconds=60"):
+        assert (await admin.call("DELETE", f"{PODS}/p{grace}"))[1]["metadata"]["deletionGracePeriodSeconds"] == 30
+    assert (await admin.call("DELETE", f"{PODS}/p?gracePeriodSeconds=0"))[0] == 200
+    assert (await admin.call("GET", f"{PODS}/p"))[0] == 404
+
+
+async def test_changes_are_looked_at_as_new_objects_too(admin: Caller) -> None:
+    """Each look counts as a cause."""
+    await admin.call("POST", NODES, {"metadata": {"name": "n"}})
+    taint = ("metadata.taints[0].effect", 'Unsupported value: "X"')
+    patch: Any = {"spec": {"taints": [{"key": "a", "effect": "X"}]}}
+    await refused(admin, "PATCH", f"{NODES}/n", patch, [taint, taint])
+    patch = {"spec": {"podCIDRs": ["x"]}}
+    await refused(admin, "PATCH", f"{NODES}/n", patch, [("spec.podCIDRs[0]", 'Invalid value: "x"')])
+    label = ("metadata.labels", 'Invalid value: "-"')
+    for path in (f"{NODES}/n", f"{NAMESPACES}/default"):
+        await refused(admin, "PATCH", path, {"metadata": {"labels": {"a": "-"}}}, [label] * 3)
+
+
+async def test_events_of_today_name_their_reporter(admin: Caller) -> None:
+    event = {
+        "metadata": {"name": "e"},
+        "involvedObject": {"namespace": "default"},
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        **dict.fromkeys(("reason", "action", "reportingInstance"), "x"),
+    }
+    _, body = await admin.call("POST", "/api/v1/namespaces/default/events", event)
+    assert {field for field, _ in causes(body)} == {"reportingComponent"}
+
+
 async def test_pods_with_gates_are_not_bound(admin: Caller) -> None:
     await admin.call("POST", PODS, pod(schedulingGates=[{"name": "example.com/wait"}]))
-    status, body = await admin.call("POST", f"{PODS}/p/binding", {"target": {"name": "n"}})
+    status, body = await admin.call("POST", f"{PODS}/p/binding", binding({"name": "n"}))
     assert (status, body["message"]) == (
         409,
         'Operation cannot be fulfilled on pods/binding "p": pod p has non-empty .spec.schedulingGates',

@@ -108,8 +108,7 @@ async def test_a_pod_is_bound_once(server: Any) -> None:
     admin, pods = Caller(server.handle), "/api/v1/namespaces/default/pods"
     pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
     assert (await admin.call("POST", pods, pod))[0] == 201
-    target = {"target": {"kind": "Node", "name": "n1"}}
-    assert (await admin.call("POST", f"{pods}/p/binding", {"target": {"kind": "Pod"}}))[0] == 422
+    target = {"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}}
     status, told = await admin.call("POST", f"{pods}/p/binding", target)
     assert (status, told["status"]) == (201, "Success")
     _, found = await admin.call("GET", f"{pods}/p")
@@ -117,4 +116,4 @@ async def test_a_pod_is_bound_once(server: Any) -> None:
     assert any(c["type"] == "PodScheduled" and c["status"] == "True" for c in found["status"]["conditions"])
     status, told = await admin.call("POST", f"{pods}/p/binding", target)
     assert (status, "already assigned to node" in told["message"]) == (409, True)
-    assert (await admin.call("POST", f"{pods}/none/binding", target))[0] == 404
+    assert (await admin.call("POST", f"{pods}/none/binding", {**target, "metadata": {"name": "none"}}))[0] == 404

@@ -30,6 +30,7 @@ NODE_INFO = (
 
 class NodeStrategy(Strategy):
     allow_create_on_update = False
+    metadata_again = True
     selectable = ("spec.unschedulable",)
 
     def default(self, obj: Tree) -> None:
@@ -60,10 +61,11 @@ class NodeStrategy(Strategy):
         return [*_taints(obj), *_resources(obj), *_pod_cidrs(obj["spec"].get("podCIDRs", []))]
 
     def validate_update(self, obj: Tree, old: Tree) -> list[FieldError]:
-        return [*_resources(obj), *_addresses(obj), *_fixed(obj.get("spec", {}), old.get("spec", {})), *_taints(obj)]
+        """A changed Node is looked at as a new one too."""
+        return self.validate_create(obj) + self.validate_status_update(obj, old)
 
     def validate_status_update(self, obj: Tree, old: Tree) -> list[FieldError]:
-        return self.validate_update(obj, old)
+        return [*_resources(obj), *_addresses(obj), *_fixed(obj.get("spec", {}), old.get("spec", {})), *_taints(obj)]
 
     def warnings(self, obj: Tree, old: Tree | None) -> list[str]:
         spec, found = obj.get("spec", {}), []

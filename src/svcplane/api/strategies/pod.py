@@ -14,6 +14,7 @@ from svcplane.api.strategy import Strategy, Tree
 from svcplane.api.validation import pod as rules
 from svcplane.api.validation.names import dns1123_label
 from svcplane.api.validation.pod_warnings import warnings
+from svcplane.api.validation.values import ip_warnings
 
 PHASES_DONE = ("Failed", "Succeeded")
 #: Priorities that every cluster knows.
@@ -89,18 +90,29 @@ class PodStrategy(Strategy):
             meta["ownerReferences"] = before["ownerReferences"]
         status = obj.setdefault("status", {})
         status.setdefault("qosClass", old.get("status", {}).get("qosClass", qos_class(obj["spec"])))
+        _keep_observed_generation(status, old.get("status", {}))
 
     def validate_status_update(self, obj: Tree, old: Tree) -> list[FieldError]:
         return rules.status_faults(obj, old)
 
     def warnings(self, obj: Tree, old: Tree | None) -> list[str]:
+        if old is not None:
+            return []  # people seldom change Pods themselves
         name, found = obj["metadata"].get("name", ""), []
-        if old is None and (problems := dns1123_label(name)):
+        if problems := dns1123_label(name):
             found.append(
                 "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; "
                 f"a DNS label is recommended: [{' '.join(problems)}]"
             )
         return found + warnings(obj.get("spec", {}))
+
+    def status_warnings(self, obj: Tree, old: Tree) -> list[str]:
+        return [
+            text
+            for field in ("podIPs", "hostIPs")
+            for index, entry in enumerate(obj.get("status", {}).get(field, []))
+            for text in ip_warnings(f"status.{field}[{index}].ip", entry.get("ip", ""))
+        ]
 
     def selectable_fields(self, obj: Tree) -> dict[str, str]:
         spec, status = obj.get("spec", {}), obj.get("status", {})
@@ -117,13 +129,13 @@ class PodStrategy(Strategy):
         }
 
     def grace_period_on_delete(self, obj: Tree, asked_s: int | None) -> int | None:
-        """At once for a Pod no node has or that has ended."""
+        """At once for a Pod no node has or that has ended; one that is being deleted already may only go sooner."""
         spec, meta = obj.get("spec", {}), obj["metadata"]
         period = asked_s if asked_s is not None else int(spec.get("terminationGracePeriodSeconds", 30))
-        if not spec.get("nodeName") or obj.get("status", {}).get("phase") in PHASES_DONE:
+        if meta.get("deletionTimestamp") and meta.get("deletionGracePeriodSeconds"):
+            period = meta["deletionGracePeriodSeconds"] if asked_s is None else period
+        elif not spec.get("nodeName") or obj.get("status", {}).get("phase") in PHASES_DONE:
             return 0
-        if asked_s is None and meta.get("deletionTimestamp"):
-            return int(meta.get("deletionGracePeriodSeconds", period))
         return max(1, period) if period < 0 else period
 
 
@@ -159,6 +171,20 @@ def _gated() -> Tree:
         "reason": "SchedulingGated",
         "message": "Scheduling is blocked due to non-empty scheduling gates",
     }
+
+
+def _keep_observed_generation(status: Tree, before: Tree) -> None:
+    """What a status says of the generation it has seen stays where an update leaves it out; conditions by type."""
+    if not status.get("observedGeneration") and before.get("observedGeneration"):
+        status["observedGeneration"] = before["observedGeneration"]
+    seen: dict[str, list[int]] = {}
+    for condition in before.get("conditions", []):
+        seen.setdefault(condition.get("type", ""), []).append(condition.get("observedGeneration", 0))
+    for condition in status.get("conditions", []):
+        queue = seen.get(condition.get("type", ""), [])
+        generation = queue.pop(0) if queue else 0
+        if generation and not condition.get("observedGeneration"):
+            condition["observedGeneration"] = generation
 
 
 def _default_status(status: Tree) -> None:

@@ -11,6 +11,7 @@ from svcplane.api.strategy import Strategy, Tree
 from svcplane.api.validation import service as rules
 from svcplane.api.validation.names import dns1123_label
 from svcplane.api.validation.service_warnings import warnings
+from svcplane.api.validation.values import ip_warnings
 
 DEFAULT_AFFINITY_TIMEOUT_S = 10800
 
@@ -77,6 +78,10 @@ class ServiceStrategy(Strategy):
 
     def warnings(self, obj: Tree, old: Tree | None) -> list[str]:
         return warnings(obj)
+
+    def status_warnings(self, obj: Tree, old: Tree) -> list[str]:
+        ingress, path = obj.get("status", {}).get("loadBalancer", {}).get("ingress", []), "status.loadBalancer.ingress"
+        return [text for at, point in enumerate(ingress) for text in ip_warnings(f"{path}[{at}]", point.get("ip", ""))]
 
 
 def _strip_external_name(obj: Tree) -> None:

@@ -21,6 +21,7 @@ def _finalizer(path: str, value: str) -> list[FieldError]:
 
 
 class NamespaceStrategy(Strategy):
+    metadata_again = True
     selectable = ("status.phase",)
 
     def validate_name(self, name: str, *, prefix: bool = False) -> list[str]:
@@ -40,7 +41,11 @@ class NamespaceStrategy(Strategy):
             finalizers.append("kubernetes")
 
     def validate_create(self, obj: Tree) -> list[FieldError]:
-        return [error for value in obj["spec"]["finalizers"] for error in _finalizer("spec.finalizers", value)]
+        values = obj.get("spec", {}).get("finalizers", [])
+        return [error for value in values for error in _finalizer("spec.finalizers", value)]
+
+    def validate_update(self, obj: Tree, old: Tree) -> list[FieldError]:
+        return self.validate_create(obj)
 
     def validate_status_update(self, obj: Tree, old: Tree) -> list[FieldError]:
         phase, going = obj.get("status", {}).get("phase", ""), "deletionTimestamp" in obj["metadata"]
@@ -148,8 +153,8 @@ class EventStrategy(Strategy):
 def _new_event(obj: Tree) -> list[FieldError]:
     """An Event with an eventTime says more of where it comes from."""
     controller = obj.get("reportingComponent", "")
-    errors = [] if controller else [f.required("reportingController")]
-    errors += [f.invalid("reportingController", controller, text) for text in qualified_name(controller)]
+    errors = [] if controller else [f.required("reportingComponent")]
+    errors += [f.invalid("reportingComponent", controller, text) for text in qualified_name(controller)]
     for field in ("reportingInstance", "action", "reason"):
         if not obj.get(field):
             errors.append(f.required(field))
