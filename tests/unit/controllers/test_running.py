@@ -180,7 +180,20 @@ async def test_a_pod_waits_for_its_node(cluster: Caller) -> None:
     assert await ready_addresses(cluster) == []
     await a_node(cluster, "late")
     await become(cluster, "10.1.0.1")
-    await cluster.call("DELETE", "/api/v1/nodes/late")
+
+
+async def test_endpoints_on_a_node_that_went_stay_until_their_service_is_looked_at(cluster: Caller) -> None:
+    assert (await cluster.call("POST", f"{CORE}/services", a_service()))[0] == 201
+    for name, ip in (("n1", "10.1.0.1"), ("n2", "10.1.0.2")):
+        await a_node(cluster, name)
+        await a_pod(cluster, f"p-{name}", ip, name)
+    await become(cluster, "10.1.0.1", "10.1.0.2")
+    await cluster.call("DELETE", "/api/v1/nodes/n1")
+    await a_node(cluster, "n3")
+    assert (await cluster.call("POST", f"{CORE}/services", a_service("other")))[0] == 201
+    await until(lambda: slices(cluster, "other"))
+    assert await ready_addresses(cluster) == ["10.1.0.1", "10.1.0.2"]
+    await turn(cluster, "p-n2", ready=False)
     await become(cluster)
 
 

@@ -41,6 +41,14 @@ def test_the_empty_slice_becomes_the_first_one_and_the_last_one_the_empty_one() 
     assert writes(plan(service(), [], nodes(), stored(made, empty), "")) == (0, 1, 0)
 
 
+def test_a_slice_that_is_used_again_is_as_a_new_one() -> None:
+    (empty,) = stored(plan(service(), [], nodes(), [], ""), [])
+    meta = msgspec.structs.replace(empty.metadata, annotations={"note": "mine"})
+    (tree,) = plan(service(), pods(1), nodes(), [msgspec.structs.replace(empty, metadata=meta)], "").updates
+    assert tree["metadata"]["name"] == empty.metadata.name
+    assert "annotations" not in tree["metadata"]
+
+
 @pytest.mark.parametrize(("count", "expected"), [(1, [1]), (100, [100]), (101, [100, 1]), (250, [100, 100, 50])])
 def test_a_hundred_to_a_slice(count: int, expected: list[int]) -> None:
     made = plan(service(), pods(count), nodes(), [], "")

@@ -75,9 +75,16 @@ class SlicesController:
                 self.queue.add_after(key, GATHER_S)
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
-        if _relevant(old) != _relevant(new):
-            for key in self._cluster.services.items:
-                self._all_changed(key)
+        """Endpoints on a Node that is gone stay until something else of their Services changes: it may come back."""
+        cluster = self._cluster
+        if not cluster.listed or _relevant(old) == _relevant(new):
+            return  # what is listed at the start is planned anyway
+        touched = {key for key, service in cluster.services.items.items() if is_auto(service)}
+        if new is not None:
+            here = (pod for pod in cluster.pods.items.values() if pod.spec.node_name == new.metadata.name)
+            touched |= cluster.index.services_of(here)
+        for key in touched:
+            self._all_changed(key)
 
     async def sync(self, key: str) -> bool:
         """False: try again later."""

@@ -181,7 +181,7 @@ def _plan_family(
         slice_, recycled = doomed.pop(), fresh.pop()
         old_meta = slice_.tree["metadata"]
         identity = {"name": old_meta["name"], "resourceVersion": old_meta.get("resourceVersion", "")}
-        recycled["metadata"] = {**old_meta, **recycled["metadata"], **identity}
+        recycled["metadata"] |= identity  # as a new one in all else: others' annotations go with the old one
         kept.append(_Slice(recycled, changed=True))
     changing = [slice_.tree for slice_ in kept if slice_.changed] + fresh
     unchanged = [slice_ for slice_ in kept if not slice_.changed]
