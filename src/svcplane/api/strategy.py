@@ -17,6 +17,14 @@ from svcplane.api.resources import Resource
 Tree = dict[str, Any]
 
 
+def default_conditions(status: Tree) -> None:
+    """What JSON shows of a `metav1.Condition` even where nobody has set it."""
+    for condition in status.get("conditions", []):
+        condition.setdefault("lastTransitionTime", None)
+        for field in ("type", "status", "reason", "message"):
+            condition.setdefault(field, "")
+
+
 class Strategy:
     """The neutral strategy; a kind overrides what it needs."""
 
@@ -81,7 +89,7 @@ class Strategy:
         return []
 
     def status_warnings(self, obj: Tree, old: Tree) -> list[str]:
-        """The same for an update of the status subresource."""
+        """The same for an update of the subresource `status`."""
         return []
 
     def selectable_fields(self, obj: Tree) -> dict[str, str]:

@@ -246,7 +246,8 @@ class Writer:
             errors = self._faults(route.subresource, strategy, new, old)
             if errors:
                 raise st.invalid(resource.kind, route.name, errors, resource.group)
-            warnings = self._warnings(route.subresource, strategy, new, old)
+            warn = {"": strategy.warnings, "status": strategy.status_warnings}.get(route.subresource)
+            warnings = warn(new, old) if warn else []
             if manager is not None and route.subresource:
                 record_update(new, old, manager, self.now(), resource.kind, resource.api_version)
             stored = codec.encode_stored(new)
@@ -276,12 +277,6 @@ class Writer:
             errors += meta_rules.kube_finalizers(meta) if strategy.checks_finalizers else []
         checks = {"status": strategy.validate_status_update, "finalize": strategy.validate_finalize}
         return errors + checks.get(subresource, strategy.validate_update)(new, old)
-
-    @staticmethod
-    def _warnings(subresource: str, strategy: Strategy, new: Tree, old: Tree) -> list[str]:
-        if subresource == "status":
-            return strategy.status_warnings(new, old)
-        return [] if subresource else strategy.warnings(new, old)
 
     @staticmethod
     def _prepare(subresource: str, resource: Resource, strategy: Strategy, new: Tree, old: Tree) -> None:

@@ -282,7 +282,7 @@ MAY_CHANGE = "Forbidden: pod updates may not change fields other than `spec.cont
     ],
 )
 async def test_pod_updates(admin: Caller, spec: Any, expected: list[tuple[str, str]]) -> None:
-    await admin.call("POST", PODS, pod(activeDeadlineSeconds=5))
+    await admin.call("POST", PODS, pod(activeDeadlineSeconds=5, tolerations=[{"key": "a", "operator": "Exists"}]))
     await refused(admin, "PATCH", f"{PODS}/p", {"spec": spec}, expected)
 
 
@@ -404,6 +404,28 @@ async def test_changes_are_looked_at_as_new_objects_too(admin: Caller) -> None:
     label = ("metadata.labels", 'Invalid value: "-"')
     for path in (f"{NODES}/n", f"{NAMESPACES}/default"):
         await refused(admin, "PATCH", path, {"metadata": {"labels": {"a": "-"}}}, [label] * 3)
+
+
+async def test_conditions_show_what_nobody_set(admin: Caller) -> None:
+    services = "/api/v1/namespaces/default/services"
+    await admin.call("POST", services, {"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}})
+    await admin.call("POST", CIDRS, {"metadata": {"name": "c"}, "spec": {"cidrs": ["10.1.0.0/24"]}})
+    given = {"type": "Ready", "status": "True"}
+    whole = {**given, "lastTransitionTime": None, "reason": "", "message": ""}
+    expected = [(f"{services}/s", whole), (f"{CIDRS}/c", whole)]
+    expected += [(f"{NAMESPACES}/default", {**given, "lastTransitionTime": None})]
+    for path, condition in expected:
+        _, body = await admin.call("PATCH", f"{path}/status", {"status": {"conditions": [given]}}, MERGE)
+        assert body["status"]["conditions"] == [condition]
+
+
+async def test_a_pod_is_put_without_what_admission_adds(admin: Caller) -> None:
+    _, before = await admin.call("POST", PODS, pod())
+    status, after = await admin.call("PUT", f"{PODS}/p", container(image="other"))
+    assert status == 200
+    before["spec"]["containers"][0]["image"] = "other"
+    assert after["spec"] == before["spec"]
+    assert after["metadata"]["generation"] == 2
 
 
 async def test_events_of_today_name_their_reporter(admin: Caller) -> None:

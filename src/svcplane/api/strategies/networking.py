@@ -2,7 +2,7 @@
 
 from svcplane.api import fields as f
 from svcplane.api.fields import FieldError
-from svcplane.api.strategy import Strategy, Tree
+from svcplane.api.strategy import Strategy, Tree, default_conditions
 from svcplane.api.validation.names import dns1123_subdomain, path_segment
 from svcplane.api.validation.values import valid_cidr, valid_ip
 from svcplane.base.net import canonical_cidr, family_of
@@ -42,7 +42,7 @@ class IPAddressStrategy(Strategy):
 class ServiceCIDRStrategy(Strategy):
     def default(self, obj: Tree) -> None:
         obj.setdefault("spec", {})
-        obj.setdefault("status", {})
+        default_conditions(obj.setdefault("status", {}))
 
     def prepare_create(self, obj: Tree) -> None:
         obj["status"] = {}

@@ -63,11 +63,7 @@ class PodStrategy(Strategy):
         """Raises StatusError 403 for a priority that admission refuses."""
         spec = obj["spec"]
         _admit_priority(obj, spec)
-        tolerations = spec.setdefault("tolerations", [])
-        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
-            if not any(_tolerates(toleration, key) for toleration in tolerations):
-                toleration = {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
-                tolerations.append(toleration)
+        _admit_tolerations(spec)
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
         if spec.get("schedulingGates"):
             obj["status"]["conditions"] = [_gated()]
@@ -77,7 +73,13 @@ class PodStrategy(Strategy):
         return rules.spec_faults(spec) + rules.create_faults(spec)
 
     def prepare_update(self, obj: Tree, old: Tree) -> None:
+        """What admission set is set again where an update leaves it out."""
         obj["status"] = old.get("status", {})
+        spec, before = obj["spec"], old["spec"]
+        for field in ("priority", "preemptionPolicy"):
+            if field in before:
+                spec.setdefault(field, before[field])
+        _admit_tolerations(spec)
 
     def validate_update(self, obj: Tree, old: Tree) -> list[FieldError]:
         return rules.spec_faults(obj["spec"]) + rules.update_faults(obj["spec"], old["spec"])
@@ -141,6 +143,14 @@ class PodStrategy(Strategy):
 
 def _tolerates(toleration: Tree, key: str) -> bool:
     return bool(toleration.get("key", key) == key and toleration.get("effect", "NoExecute") == "NoExecute")
+
+
+def _admit_tolerations(spec: Tree) -> None:
+    tolerations = spec.setdefault("tolerations", [])
+    for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
+        if not any(_tolerates(toleration, key) for toleration in tolerations):
+            toleration = {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+            tolerations.append(toleration)
 
 
 def _admit_priority(obj: Tree, spec: Tree) -> None:

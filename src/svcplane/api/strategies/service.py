@@ -7,11 +7,10 @@ Allocation is `server.allocation`.
 from typing import Any
 
 from svcplane.api.fields import FieldError
-from svcplane.api.strategy import Strategy, Tree
+from svcplane.api.strategy import Strategy, Tree, default_conditions
 from svcplane.api.validation import service as rules
 from svcplane.api.validation.names import dns1123_label
-from svcplane.api.validation.service_warnings import warnings
-from svcplane.api.validation.values import ip_warnings
+from svcplane.api.validation.service_warnings import status_warnings, warnings
 
 DEFAULT_AFFINITY_TIMEOUT_S = 10800
 
@@ -48,7 +47,8 @@ class ServiceStrategy(Strategy):
             for ingress in ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress", []):
                 if ingress.get("ip") and ingress.get("ipMode") is None:
                     ingress["ipMode"] = "VIP"
-        obj.setdefault("status", {}).setdefault("loadBalancer", {})
+        default_conditions(obj.setdefault("status", {}))
+        obj["status"].setdefault("loadBalancer", {})
 
     def prepare_create(self, obj: Tree) -> None:
         obj["status"] = {"loadBalancer": {}}
@@ -80,8 +80,7 @@ class ServiceStrategy(Strategy):
         return warnings(obj)
 
     def status_warnings(self, obj: Tree, old: Tree) -> list[str]:
-        ingress, path = obj.get("status", {}).get("loadBalancer", {}).get("ingress", []), "status.loadBalancer.ingress"
-        return [text for at, point in enumerate(ingress) for text in ip_warnings(f"{path}[{at}]", point.get("ip", ""))]
+        return status_warnings(obj)
 
 
 def _strip_external_name(obj: Tree) -> None:

@@ -31,7 +31,10 @@ class NamespaceStrategy(Strategy):
         name = obj["metadata"].get("name")
         if name:
             obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = name
-        obj.setdefault("status", {}).setdefault("phase", "Active")
+        status = obj.setdefault("status", {})
+        status.setdefault("phase", "Active")
+        for condition in status.get("conditions", []):
+            condition.setdefault("lastTransitionTime", None)
 
     def prepare_create(self, obj: Tree) -> None:
         self.default(obj)
