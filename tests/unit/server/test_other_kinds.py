@@ -393,6 +393,15 @@ async def test_a_pod_that_is_being_deleted_may_only_go_sooner(admin: Caller) -> 
     assert (await admin.call("GET", f"{PODS}/p"))[0] == 404
 
 
+async def test_a_pod_that_went_at_once_but_for_a_finalizer_gets_no_more_time(admin: Caller) -> None:
+    held = pod(nodeName="n")
+    held["metadata"]["finalizers"] = ["example.com/f"]
+    await admin.call("POST", PODS, held)
+    for body in ({"gracePeriodSeconds": 0}, {"propagationPolicy": "Orphan"}, {"gracePeriodSeconds": 30}):
+        _, answer = await admin.call("DELETE", f"{PODS}/p", body)
+        assert answer["metadata"]["deletionGracePeriodSeconds"] == 0
+
+
 async def test_changes_are_looked_at_as_new_objects_too(admin: Caller) -> None:
     """Each look counts as a cause."""
     await admin.call("POST", NODES, {"metadata": {"name": "n"}})
@@ -417,6 +426,22 @@ async def test_conditions_show_what_nobody_set(admin: Caller) -> None:
     for path, condition in expected:
         _, body = await admin.call("PATCH", f"{path}/status", {"status": {"conditions": [given]}}, MERGE)
         assert body["status"]["conditions"] == [condition]
+
+
+async def test_references_to_the_pod_itself(admin: Caller) -> None:
+    labels, cpu = {"fieldPath": "metadata.labels"}, {"containerName": "c", "resource": "limits.cpu"}
+    items = [{"path": "a", "fieldRef": labels}, {"path": "b", "resourceFieldRef": cpu}]
+    volumes = [
+        {"name": "a", "downwardAPI": {"items": items}},
+        {"name": "b", "projected": {"sources": [{"downwardAPI": {"items": items}}]}},
+    ]
+    env = [{"name": "E", "valueFrom": {"resourceFieldRef": cpu}}]
+    _, made = await admin.call("POST", PODS, pod(volumes=volumes, containers=[{"name": "c", "image": "i", "env": env}]))
+    first, second = made["spec"]["volumes"]
+    whole = [{"path": "a", "fieldRef": {**labels, "apiVersion": "v1"}}]
+    whole += [{"path": "b", "resourceFieldRef": {**cpu, "divisor": "0"}}]
+    assert first["downwardAPI"]["items"] == second["projected"]["sources"][0]["downwardAPI"]["items"] == whole
+    assert made["spec"]["containers"][0]["env"][0]["valueFrom"]["resourceFieldRef"]["divisor"] == "0"
 
 
 async def test_a_pod_is_put_without_what_admission_adds(admin: Caller) -> None:

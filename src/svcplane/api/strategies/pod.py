@@ -133,11 +133,14 @@ class PodStrategy(Strategy):
     def grace_period_on_delete(self, obj: Tree, asked_s: int | None) -> int | None:
         """At once for a Pod no node has or that has ended; one that is being deleted already may only go sooner."""
         spec, meta = obj.get("spec", {}), obj["metadata"]
-        period = asked_s if asked_s is not None else int(spec.get("terminationGracePeriodSeconds", 30))
-        if meta.get("deletionTimestamp") and meta.get("deletionGracePeriodSeconds"):
-            period = meta["deletionGracePeriodSeconds"] if asked_s is None else period
+        usual = int(spec.get("terminationGracePeriodSeconds", 30))
+        if meta.get("deletionTimestamp"):
+            usual = meta.get("deletionGracePeriodSeconds", 0)
+            if not usual:
+                return 0
         elif not spec.get("nodeName") or obj.get("status", {}).get("phase") in PHASES_DONE:
             return 0
+        period = usual if asked_s is None else asked_s
         return max(1, period) if period < 0 else period
 
 
@@ -231,9 +234,7 @@ def _default_container(container: Tree, *, host_network: bool) -> None:
         if host_network and not port.get("hostPort") and port["containerPort"]:
             port["hostPort"] = port["containerPort"]
     for variable in container.get("env", []):
-        reference = (variable.get("valueFrom") or {}).get("fieldRef")
-        if reference is not None:
-            reference.setdefault("apiVersion", "v1")
+        _default_references(variable.get("valueFrom") or {})
     for hook in (container.get("lifecycle") or {}).values():
         if isinstance(hook, dict):
             _default_http_get(hook)
@@ -282,9 +283,21 @@ def _default_volume(volume: Tree) -> None:
             volume[kind].setdefault("defaultMode", _FILE_MODE)
     if volume.get("hostPath") is not None:
         volume["hostPath"].setdefault("type", "")
-    for source in (volume.get("projected") or {}).get("sources", []):
+    sources = (volume.get("projected") or {}).get("sources", [])
+    for source in sources:
         if source.get("serviceAccountToken") is not None:
             source["serviceAccountToken"].setdefault("expirationSeconds", 3600)
+    for place in (volume, *sources):
+        for item in (place.get("downwardAPI") or {}).get("items", []):
+            _default_references(item)
+
+
+def _default_references(holder: Tree) -> None:
+    """To the Pod's own fields and resources."""
+    if holder.get("fieldRef") is not None:
+        holder["fieldRef"].setdefault("apiVersion", "v1")
+    if holder.get("resourceFieldRef") is not None:
+        holder["resourceFieldRef"].setdefault("divisor", "0")
 
 
 def qos_class(spec: Tree) -> str:
