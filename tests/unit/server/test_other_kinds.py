@@ -254,6 +254,22 @@ def container(**fields: Any) -> dict[str, Any]:
             ],
         ),
         (
+            pod(
+                volumes=[
+                    {"name": "a", "hostPath": {"path": "/a/../b", "type": "x"}},
+                    {"name": "b", "secret": {}},
+                    {"name": "c", "configMap": {}},
+                    {"name": "d", "hostPath": {"path": "/a..b"}},
+                ]
+            ),
+            [
+                ("spec.volumes[0].hostPath.path", "Invalid value: \"/a/../b\": must not contain '..'"),
+                ("spec.volumes[0].hostPath.type", 'Unsupported value: "x": supported values: "", "BlockDevice"'),
+                ("spec.volumes[1].secret.secretName", "Required value"),
+                ("spec.volumes[2].configMap.name", "Required value"),
+            ],
+        ),
+        (
             pod(schedulingGates=[{"name": "a"}], nodeName="n"),
             [("spec.nodeName", "Forbidden: cannot be set until all schedulingGates have been cleared")],
         ),

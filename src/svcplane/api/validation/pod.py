@@ -18,6 +18,7 @@ RESTART_POLICIES = ("Always", "OnFailure", "Never")
 DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 PREEMPTION = ("PreemptLowerPriority", "Never")
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+HOST_PATHS = ("", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket")
 MAX_INT32 = (1 << 31) - 1
 UPDATABLE = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
@@ -89,12 +90,29 @@ def _volumes(volumes: list[Tree]) -> list[FieldError]:
     for index, volume in enumerate(volumes):
         path, name = f"spec.volumes[{index}]", volume.get("name", "")
         sources = [field for field in volume if field != "name"]
-        found = [f.forbidden(f"{path}.{s}", "may not specify more than 1 volume type") for s in sources[1:]]
+        found = _volume_source(sources[0], volume[sources[0]], f"{path}.{sources[0]}") if sources else []
+        found += [f.forbidden(f"{path}.{s}", "may not specify more than 1 volume type") for s in sources[1:]]
         found += [f.invalid(f"{path}.name", name, text) for text in dns1123_label(name)] if name else []
         found += [] if name else [f.required(f"{path}.name")]
         found += [f.duplicate(f"{path}.name", name)] if name in names else []
         names |= set() if found else {name}
         errors += found
+    return errors
+
+
+def _volume_source(kind: str, source: Any, path: str) -> list[FieldError]:
+    """Of the kinds that need to be told what they are of."""
+    field = {"hostPath": "path", "secret": "secretName", "configMap": "name"}.get(kind)
+    if field is None or source is None:
+        return []
+    value = source.get(field, "")
+    if not value:
+        return [f.required(f"{path}.{field}")]
+    if kind != "hostPath":
+        return []
+    errors = [f.invalid(f"{path}.path", value, "must not contain '..'")] if ".." in value.split("/") else []
+    if source.get("type") not in (None, *HOST_PATHS):
+        errors.append(f.not_supported(f"{path}.type", source["type"], HOST_PATHS))
     return errors
 
 
