@@ -68,7 +68,9 @@ class OwnSlices:
             self._groups.pop(key, None)
 
     def _mine(self, slice_: EndpointSlice) -> bool:
-        return slice_.metadata.labels.get(MANAGED_BY) == self._manager
+        """One that names no Service is nobody's: it stays as somebody left it."""
+        labels = slice_.metadata.labels
+        return labels.get(MANAGED_BY) == self._manager and bool(labels.get(SERVICE_NAME))
 
     def _drop(self, key: str, name: str) -> EndpointSlice | None:
         group = self._groups.get(key, {})

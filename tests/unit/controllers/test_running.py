@@ -197,6 +197,22 @@ async def test_endpoints_on_a_node_that_went_stay_until_their_service_is_looked_
     await become(cluster)
 
 
+async def test_a_slice_that_names_no_service_any_more_is_replaced_and_stays(cluster: Caller) -> None:
+    await a_node(cluster, "n1")
+    await a_pod(cluster, "p1", "10.1.0.1")
+    assert (await cluster.call("POST", f"{CORE}/services", a_service()))[0] == 201
+    await become(cluster, "10.1.0.1")
+    (first,) = await slices(cluster)
+    path = f"{SLICES}/{first['metadata']['name']}"
+    await cluster.call("PATCH", path, {"metadata": {"labels": {"kubernetes.io/service-name": None}}}, MERGE)
+    await become(cluster, "10.1.0.1")
+    (second,) = await slices(cluster)
+    assert second["metadata"]["uid"] != first["metadata"]["uid"]
+    await turn(cluster, "p1", ready=False)
+    await become(cluster)
+    assert (await cluster.call("GET", path))[1]["endpoints"] == first["endpoints"]
+
+
 async def test_ports_and_labels_of_the_service_follow(cluster: Caller) -> None:
     await a_node(cluster, "n1")
     await a_pod(cluster, "p1", "10.1.0.1")
