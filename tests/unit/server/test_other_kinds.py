@@ -444,6 +444,29 @@ async def test_conditions_show_what_nobody_set(admin: Caller) -> None:
         assert body["status"]["conditions"] == [condition]
 
 
+async def test_times_that_nobody_set_are_shown(admin: Caller) -> None:
+    await admin.call("POST", PODS, pod())
+    containers = [{"name": "c", "state": {"running": {}}, "lastState": {"terminated": {"reason": "Error"}}}]
+    status = {"containerStatuses": containers}
+    _, body = await admin.call("PATCH", f"{PODS}/p/status", {"status": status}, MERGE)
+    (shown,) = body["status"]["containerStatuses"]
+    assert shown["state"] == {"running": {"startedAt": None}}
+    ended = {"exitCode": 0, "reason": "Error", "startedAt": None, "finishedAt": None}
+    assert shown["lastState"] == {"terminated": ended}
+    event = {"metadata": {"name": "e"}, "involvedObject": {"namespace": "default"}, "series": {}}
+    _, body = await admin.call("POST", "/api/v1/namespaces/default/events", event)
+    assert body["series"] == {"lastObservedTime": None}
+
+
+async def test_quantities_are_shown_in_their_usual_form(admin: Caller) -> None:
+    reference = {"valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1024Ki"}}}
+    containers = [{"name": "c", "image": "i", "env": [{"name": "E", **reference}]}]
+    volumes = [{"name": "v", "emptyDir": {"sizeLimit": "1024Mi"}}]
+    _, made = await admin.call("POST", PODS, pod(containers=containers, volumes=volumes))
+    assert made["spec"]["volumes"][0]["emptyDir"] == {"sizeLimit": "1Gi"}
+    assert made["spec"]["containers"][0]["env"][0]["valueFrom"]["resourceFieldRef"]["divisor"] == "1Mi"
+
+
 async def test_references_to_the_pod_itself(admin: Caller) -> None:
     labels, cpu = {"fieldPath": "metadata.labels"}, {"containerName": "c", "resource": "limits.cpu"}
     items = [{"path": "a", "fieldRef": labels}, {"path": "b", "resourceFieldRef": cpu}]

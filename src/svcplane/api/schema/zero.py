@@ -24,6 +24,7 @@ VALUE_SCALARS = frozenset(
         "EventSeries.count",
         "VolumeMount.readOnly",
         "ContainerStateTerminated.signal",
+        "ContainerImage.sizeBytes",
         "DaemonEndpoint.port_",
         *(f"{kind}.{field}" for kind in ("Container", "EphemeralContainer") for field in ("stdin", "stdinOnce", "tty")),
         *(

@@ -206,8 +206,8 @@ def _default_status(status: Tree) -> None:
         condition.setdefault("lastTransitionTime", None)
     for kind in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
         for container in status.get(kind, []):
-            container.setdefault("state", {})
-            container.setdefault("lastState", {})
+            for state in ("state", "lastState"):
+                _default_state(container.setdefault(state, {}))
             container.setdefault("ready", False)
             container.setdefault("restartCount", 0)
             container.setdefault("image", "")
@@ -217,6 +217,16 @@ def _default_status(status: Tree) -> None:
         many = status["podIPs"] = [{"ip": one}]
     if many:
         status["podIP"] = many[0].get("ip", "")
+
+
+def _default_state(state: Tree) -> None:
+    if state.get("running") is not None:
+        state["running"].setdefault("startedAt", None)
+    if state.get("terminated") is not None:
+        ended = state["terminated"]
+        ended.setdefault("exitCode", 0)
+        for field in ("startedAt", "finishedAt"):
+            ended.setdefault(field, None)
 
 
 def _default_container(container: Tree, *, host_network: bool) -> None:

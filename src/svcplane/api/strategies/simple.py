@@ -126,6 +126,8 @@ class EventStrategy(Strategy):
             obj.setdefault(key, None)
         for key in ("reportingComponent", "reportingInstance"):
             obj.setdefault(key, "")
+        if obj.get("series") is not None:
+            obj["series"].setdefault("lastObservedTime", None)
 
     def validate_create(self, obj: Tree) -> list[FieldError]:
         namespace, target = obj["metadata"].get("namespace", ""), obj["involvedObject"].get("namespace", "")
