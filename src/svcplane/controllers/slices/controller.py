@@ -80,7 +80,7 @@ class SlicesController:
         if not cluster.listed or _relevant(old) == _relevant(new):
             return  # what is listed at the start is planned anyway
         touched = {key for key, service in cluster.services.items.items() if is_auto(service)}
-        if new is not None:
+        if new is not None and (old is None or old.metadata.labels.get(ZONE) != new.metadata.labels.get(ZONE)):
             here = (pod for pod in cluster.pods.items.values() if pod.spec.node_name == new.metadata.name)
             touched |= cluster.index.services_of(here)
         for key in touched:
