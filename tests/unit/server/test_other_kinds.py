@@ -389,6 +389,34 @@ async def test_warnings_of_updates(admin: Caller) -> None:
     assert found == [f"status.loadBalancer.ingress[1]: {text}"]
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            container(resources={"limits": {"memory": "128500m"}}),
+            [
+                f'spec.containers[0].resources.{kind}[memory]: fractional byte value "128500m" is invalid, must be an '
+                "integer"
+                for kind in ("limits", "requests")
+            ],
+        ),
+        (
+            container(ports=[{"containerPort": 80, "hostIP": "192.0.2.1"}]),
+            [
+                "spec.containers[0].ports[0]: hostIP set without hostPort: {Name: HostPort:0 ContainerPort:80 "
+                "Protocol:TCP HostIP:192.0.2.1}"
+            ],
+        ),
+        (
+            pod(topologySpreadConstraints=[{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "DoNotSchedule"}]),
+            ["spec.topologySpreadConstraints[0].labelSelector: a null labelSelector results in matching no pod"],
+        ),
+    ],
+)
+async def test_warnings_of_new_pods(admin: Caller, body: Any, expected: list[str]) -> None:
+    assert list((await admin.send("POST", PODS, body)).warnings) == expected
+
+
 async def test_the_generation_a_status_has_seen_is_kept(admin: Caller) -> None:
     await admin.call("POST", PODS, pod())
     seen = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "False", "observedGeneration": 1}]}

@@ -1,5 +1,6 @@
 """What is accepted in a Pod and yet worth a word.  Pure.  Source: k8s.io/kubernetes/pkg/api/pod/warnings.go."""
 
+from svcplane.api import quantity
 from svcplane.api.strategy import Tree
 
 DEPRECATED_LABELS = {
@@ -18,6 +19,7 @@ def warnings(spec: Tree) -> list[str]:
         for key in spec.get("nodeSelector", {})
         if key in DEPRECATED_LABELS
     ]
+    found += _selecting_nothing(spec.get("topologySpreadConstraints", []), "spec.topologySpreadConstraints")
     found += _repeated(spec.get("hostAliases", []), "ip", "spec.hostAliases")
     found += _repeated(spec.get("imagePullSecrets", []), "name", "spec.imagePullSecrets")
     for index, secret in enumerate(spec.get("imagePullSecrets", [])):
@@ -28,13 +30,45 @@ def warnings(spec: Tree) -> list[str]:
         for kind in ("initContainers", "containers")
         for index, container in enumerate(spec.get(kind, []))
     ]
+    found += _split_bytes([("spec.overhead", spec.get("overhead", {}))])
     for path, container in listed:
+        asked = container.get("resources", {})
+        found += _split_bytes([(f"{path}.resources.{kind}", asked.get(kind, {})) for kind in ("limits", "requests")])
         found += _hidden_variables(container.get("env", []), f"{path}.env")
     found += _ports(listed)
     if spec.get("terminationGracePeriodSeconds", 0) < 0:
         text = "must be >= 0; negative values are invalid and will be treated as 1"
         found.append(f"spec.terminationGracePeriodSeconds: {text}")
+    return found + _affinity(spec.get("affinity") or {})
+
+
+def _affinity(affinity: Tree) -> list[str]:
+    found: list[str] = []
+    for kind in ("podAffinity", "podAntiAffinity"):
+        terms, path = affinity.get(kind) or {}, f"spec.affinity.{kind}"
+        required = "requiredDuringSchedulingIgnoredDuringExecution"
+        preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+        found += _selecting_nothing(terms.get(required, []), f"{path}.{required}")
+        weighed = [term.get("podAffinityTerm", {}) for term in terms.get(preferred, [])]
+        found += _selecting_nothing(weighed, f"{path}.{preferred}", ".podAffinityTerm")
     return found
+
+
+def _selecting_nothing(items: list[Tree], path: str, below: str = "") -> list[str]:
+    return [
+        f"{path}[{index}]{below}.labelSelector: a null labelSelector results in matching no pod"
+        for index, item in enumerate(items)
+        if item.get("labelSelector") is None
+    ]
+
+
+def _split_bytes(lists: list[tuple[str, dict[str, str]]]) -> list[str]:
+    return [
+        f'{path}[{name}]: fractional byte value "{amounts[name]}" is invalid, must be an integer'
+        for name in ("memory", "ephemeral-storage")
+        for path, amounts in lists
+        if name in amounts and quantity.parse(amounts[name]) % 1
+    ]
 
 
 def _repeated(items: list[Tree], key: str, path: str) -> list[str]:
@@ -68,10 +102,18 @@ def _ports(listed: list[tuple[str, Tree]]) -> list[str]:
     for path, container in listed:
         for index, port in enumerate(container.get("ports", [])):
             place = f"{path}.ports[{index}]"
+            if port.get("hostIP") and not port.get("hostPort"):
+                found.append(f"{place}: hostIP set without hostPort: {_go_port(port)}")
             others = known.setdefault((port.get("containerPort", 0), port.get("protocol", "")), [])
             found += [f"{place}: {how}" for other in others if (how := _clash(port, *other))]
             others.append((place, port))
     return found
+
+
+def _go_port(port: Tree) -> str:
+    """As Go prints the struct."""
+    zeros = {"name": "", "hostPort": 0, "containerPort": 0, "protocol": "", "hostIP": ""}
+    return "{" + " ".join(f"{key[0].upper()}{key[1:]}:{port.get(key, zero)}" for key, zero in zeros.items()) + "}"
 
 
 def _clash(port: Tree, where: str, other: Tree) -> str:
