@@ -62,8 +62,10 @@ class Deleter:
         sooner = (grace or 0) < meta.get("deletionGracePeriodSeconds", 0)
         # old clients that ask for dependents to go too are told where the object stays for a while
         status = 202 if waits and options.orphan_dependents is False else 200
-        if waits and meta.get("deletionTimestamp") and not sooner and held == meta.get("finalizers", []):
-            return Written(status, item.value, item.revision)
+        if waits and meta.get("deletionTimestamp") and not sooner:
+            # a propagation policy comes too late while a grace period runs
+            if meta.get("deletionGracePeriodSeconds") or held == meta.get("finalizers", []):
+                return Written(status, item.value, item.revision)
         if waits or grace is not None:
             if resource is not NAMESPACES:
                 meta["deletionGracePeriodSeconds"] = grace or 0
@@ -74,6 +76,8 @@ class Deleter:
             if resource is NAMESPACES:
                 obj.setdefault("status", {})["phase"] = "Terminating"
         if not waits:
+            if grace is not None and not options.is_dry_run:
+                item = await self._mark(resource, obj, item)
             revision = item.revision if options.is_dry_run else await self.remove(resource, obj, item)
             if resource.kind in RETURNS_DELETED:
                 return Written(200, codec.encode_stored(obj), revision)
@@ -83,6 +87,15 @@ class Deleter:
             return Written(status, stored, item.revision)
         revision = await commit(self._store, item.key, stored, item.revision, Allocated())
         return Written(status, stored, revision)
+
+    async def _mark(self, resource: Resource, obj: Tree, item: KeyValue) -> KeyValue:
+        """Watchers of a kind with grace periods see the mark of a deletion first, even where the period is none."""
+        stored = codec.encode_stored(obj)
+        if stored == item.value:
+            return item
+        revision = await commit(self._store, item.key, stored, item.revision, Allocated())
+        obj["metadata"]["resourceVersion"] = str(revision)
+        return KeyValue(item.key, stored, revision, item.created)
 
     async def remove(self, resource: Resource, obj: Tree, item: KeyValue) -> Revision:
         """Take it and what it holds out of the store.  Raises PreconditionFailed where it has changed."""

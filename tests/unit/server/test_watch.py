@@ -205,3 +205,18 @@ async def test_watchers_with_selectors_see_their_own_part_of_what_is_pushed(admi
     for stream in streams:
         stream.cancel()
     await asyncio.gather(*streams, return_exceptions=True)
+
+
+async def test_a_pod_that_goes_at_once_is_seen_to_go_first(admin: Caller) -> None:
+    pods = "/api/v1/namespaces/default/pods"
+    spec = {"containers": [{"name": "c", "image": "i"}], "nodeName": "n"}
+    await admin.call("POST", pods, {"metadata": {"name": "p"}, "spec": spec})
+    watch = await watching(admin, "resourceVersion=0", pods)
+    await admin.call("DELETE", f"{pods}/p")
+    late = await admin.call("DELETE", f"{pods}/p", {"propagationPolicy": "Orphan"})
+    assert "finalizers" not in late[1]["metadata"]
+    await admin.call("DELETE", f"{pods}/p?gracePeriodSeconds=0")
+    events = [await watch.next() for _ in range(4)]
+    seen = [(e["type"], e["object"]["metadata"].get("deletionGracePeriodSeconds")) for e in events]
+    assert seen == [("ADDED", None), ("MODIFIED", 30), ("MODIFIED", 0), ("DELETED", 0)]
+    await watch.close()
