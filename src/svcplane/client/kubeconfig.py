@@ -18,7 +18,7 @@ import msgspec
 import yaml
 
 from svcplane.base.errors import ConfigError
-from svcplane.client.plugin import Exec, Plugin
+from svcplane.client.plugin import Credentials, Exec, Plugin
 
 T = TypeVar("T")
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -28,7 +28,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 class ClusterAccess:
     """`server`: a URL, or several of servers over one store, by commas.  `ca`, `cert`, `key` are PEM texts; empty
     where not given.  `token_file`: where the token comes from, and may be renewed; empty where it never changes.
-    `plugin`: who gives another token once this one has expired (`expires_at`, wall time) or is refused."""
+    `plugin`: who gives other credentials once these have expired (`expires_at`, wall time) or are refused."""
 
     server: str
     token: str = ""
@@ -40,6 +40,16 @@ class ClusterAccess:
     token_file: str = ""
     plugin: Plugin | None = None
     expires_at: float | None = None
+
+    def given(self, credentials: Credentials) -> "ClusterAccess":
+        """With what a plug-in gives in the place of what was there."""
+        return replace(
+            self,
+            token=credentials.token or self.token,
+            cert=credentials.cert or self.cert,
+            key=credentials.key or self.key,
+            expires_at=credentials.expires_at,
+        )
 
     @property
     def servers(self) -> list[str]:
@@ -152,7 +162,7 @@ def load(path: str | Path, *, context: str = "", master: str = "") -> ClusterAcc
 
 
 def _asked(access: ClusterAccess, spec: Exec, file: Path, user: str) -> ClusterAccess:
-    """With what the plug-in gives.  Its certificate is used for as long as the process runs."""
+    """With what the plug-in gives."""
     cluster: dict[str, Any] = {"server": access.server}
     if access.ca:
         cluster["certificate-authority-data"] = base64.b64encode(access.ca.encode()).decode()
@@ -160,15 +170,7 @@ def _asked(access: ClusterAccess, spec: Exec, file: Path, user: str) -> ClusterA
         cluster["insecure-skip-tls-verify"] = True
     plugin = Plugin(spec, f"--kubeconfig {file}: users.{user}.exec", file.parent, cluster)
     plugin.check()
-    given = plugin.ask()
-    return replace(
-        access,
-        token=given.token or access.token,
-        cert=given.cert or access.cert,
-        key=given.key or access.key,
-        plugin=plugin if given.token else None,
-        expires_at=given.expires_at,
-    )
+    return replace(access, plugin=plugin).given(plugin.ask())
 
 
 def _files(path: str | Path) -> list[Path]:
