@@ -4,11 +4,7 @@ Stored bytes go out by splicing; they are decoded only where a selector or anoth
 Source: k8s.io/apiserver pkg/storage/etcd3 (list and continue), pkg/endpoints/handlers/watch.go.
 """
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping
-
-import msgspec
 
 from svcplane.api import codec, tables
 from svcplane.api import status as st
@@ -18,6 +14,7 @@ from svcplane.api.selectors import parse_field_selector, parse_label_selector
 from svcplane.api.strategy import Strategy, Tree
 from svcplane.base.clock import Clock
 from svcplane.base.errors import StoreError
+from svcplane.server.continuing import Continue
 from svcplane.server.filtering import Filter
 from svcplane.server.metrics import Tally
 from svcplane.server.negotiation import Wanted, not_in_form
@@ -37,37 +34,6 @@ CONTINUE_EXPIRED = (
 
 
 Trees = list[Tree]
-
-
-class Continue(msgspec.Struct):
-    """A continue token: the state shown and the last key given."""
-
-    rv: int = 0
-    start: str = ""
-    v: str = "meta.k8s.io/v1"
-
-    def encode(self) -> str:
-        return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode().rstrip("=")
-
-    @classmethod
-    def decode(cls, text: str) -> "Continue":
-        """Raises StatusError 400."""
-        try:
-            raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-            token = msgspec.json.decode(raw, type=cls)
-        except (binascii.Error, msgspec.DecodeError, ValueError) as error:
-            raise _bad_continue(f": {error}") from error
-        if token.v != "meta.k8s.io/v1":
-            raise _bad_continue(": server does not recognize this encoded version ")
-        if not token.rv:
-            raise _bad_continue(": incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
-        if not token.start:
-            raise _bad_continue(": encoded start key empty (version meta.k8s.io/v1)")
-        return token
-
-
-def _bad_continue(why: str) -> st.StatusError:
-    return st.bad_request(f"invalid continue token: continue key is not valid{why}")
 
 
 class Reader:

@@ -63,11 +63,30 @@ async def test_versions_to_come_are_too_large(admin: Caller) -> None:
         assert (response.status, response.headers["Retry-After"]) == (504, "1")
 
 
-@pytest.mark.parametrize("token", ["xyz", "eyJydiI6MX0"])
-async def test_continue_tokens_refused(admin: Caller, token: str) -> None:
-    status, body = await admin.call("GET", f"{SERVICES}?limit=1&continue={token}")
-    assert status == 400
-    assert body["message"].startswith("invalid continue token: continue key is not valid")
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        ("x", "illegal base64 data at input byte 0"),
+        ("bad+token", "illegal base64 data at input byte 3"),
+        ("bad-token", "illegal base64 data at input byte 8"),
+        ("abc", "invalid character 'i' looking for beginning of value"),
+        ("eyJ", "unexpected end of JSON input"),
+        ("W10", "json: cannot unmarshal array into Go value of type storage.continueToken"),
+        ("eyJ2IjoieCJ9", "server does not recognize this encoded version x"),
+        ("eyJydiI6MX0", "server does not recognize this encoded version "),
+        (
+            "eyJ2IjoibWV0YS5rOHMuaW8vdjEifQ",
+            "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+        ),
+        (
+            "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6NX0",
+            "encoded start key empty (version meta.k8s.io/v1)",
+        ),
+    ],
+)
+async def test_continue_tokens_refused(admin: Caller, token: str, why: str) -> None:
+    status, body = await admin.call("GET", f"{SERVICES}?limit=1&continue={token.replace('+', '%2B')}")
+    assert (status, body["message"]) == (400, f"invalid continue token: continue key is not valid: {why}")
 
 
 async def test_forms_of_the_wrong_shape_are_not_acceptable(admin: Caller) -> None:
