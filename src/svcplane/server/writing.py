@@ -246,7 +246,8 @@ class Writer:
             errors = self._faults(route.subresource, strategy, new, old)
             if errors:
                 raise st.invalid(resource.kind, route.name, errors, resource.group)
-            warnings = [] if route.subresource else strategy.warnings(new, old)
+            warn = {"": strategy.warnings, "status": strategy.status_warnings}.get(route.subresource)
+            warnings = warn(new, old) if warn else []
             if manager is not None and route.subresource:
                 record_update(new, old, manager, self.now(), resource.kind, resource.api_version)
             stored = codec.encode_stored(new)
