@@ -17,7 +17,7 @@ from svcplane.base.errors import StoreError
 from svcplane.server.continuing import Continue
 from svcplane.server.filtering import Filter
 from svcplane.server.metrics import Tally
-from svcplane.server.negotiation import Wanted, not_in_form
+from svcplane.server.negotiation import Wanted, in_version, not_in_form
 from svcplane.server.options import ListOptions, checked_version, included, list_options, too_large_version
 from svcplane.server.routes import Route
 from svcplane.server.watching import Shared, WatchStream
@@ -77,11 +77,10 @@ class Reader:
             del obj["metadata"]["resourceVersion"]
         if wanted.form == "Table":
             meta = {"resourceVersion": str(revision)} if revision else {}
-            return codec.encode(
-                tables.table(resource, [obj], meta, included(request), self._clock.wall(), header=header)
-            )
+            shown = tables.table(resource, [obj], meta, included(request), self._clock.wall(), header=header)
+            return codec.encode(in_version(shown, wanted.version))
         if wanted.form == "PartialObjectMetadata":
-            return codec.encode(tables.partial_metadata(obj))
+            return codec.encode(in_version(tables.partial_metadata(obj), wanted.version))
         if wanted.form:
             raise not_in_form(wanted.form, f"is not a list (*{resource.package}.{resource.kind})")
         return codec.encode(obj)
@@ -169,12 +168,13 @@ class Reader:
             )
         objects = [codec.load(item.value, item.revision, resource) for item in page.items]
         if wanted.form == "Table":
-            return codec.encode(tables.table(resource, objects, meta, included(request), self._clock.wall()))
+            shown = tables.table(resource, objects, meta, included(request), self._clock.wall())
+            return codec.encode(in_version(shown, wanted.version))
         if wanted.form == "PartialObjectMetadata":
             raise not_in_form(wanted.form, f"is a list (*{resource.package}.{resource.list_kind})")
         partial = [tables.partial_metadata(obj) for obj in objects]
         head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
-        return codec.encode({**head, "items": partial})
+        return codec.encode(in_version({**head, "items": partial}, wanted.version))
 
     async def collection(self, route: Route, request: Request) -> tuple[Page, Trees]:
         """What a deletecollection is about."""

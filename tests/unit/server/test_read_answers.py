@@ -147,3 +147,28 @@ async def test_documents_are_only_read(admin: Caller) -> None:
     for path in ("/api", "/apis", "/apis/discovery.k8s.io/v1"):
         status, body = await admin.call("POST", path, {})
         assert (status, body["reason"]) == (405, "MethodNotAllowed")
+
+
+@pytest.mark.parametrize("path", [SERVICES, f"{SERVICES}/kubernetes"])
+async def test_forms_come_in_the_version_asked_for(admin: Caller, path: str) -> None:
+    form = "PartialObjectMetadata" if path.endswith("kubernetes") else "PartialObjectMetadataList"
+    for kind in ("Table", form):
+        accepted = {"Accept": f"application/json;as={kind};g=meta.k8s.io;v=v1beta1"}
+        _, body = await admin.call("GET", path, headers=accepted)
+        inner = [row["object"] for row in body.get("rows", [])] + body.get("items", [])
+        assert {body["kind"]} == {kind}
+        assert {part["apiVersion"] for part in (body, *inner)} == {"meta.k8s.io/v1beta1"}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "given"),
+    [
+        ("application/yaml;q=0.5, application/json", "application/json"),
+        ("*/*, application/yaml", "application/yaml"),
+        ("application/*, application/yaml", "application/yaml"),
+        ("application/yaml, application/json", "application/yaml"),
+    ],
+)
+async def test_the_best_representation_accepted(admin: Caller, accepted: str, given: str) -> None:
+    response = await admin.send("GET", f"{SERVICES}/kubernetes", headers={"Accept": accepted})
+    assert response.headers["Content-Type"] == given
