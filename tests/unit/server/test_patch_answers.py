@@ -115,6 +115,18 @@ async def test_items_are_deleted_and_replaced_by_directive(admin: Caller, web: s
     assert [port["port"] for port in body["spec"]["ports"]] == [90]
 
 
+async def test_ports_of_one_number_all_stay(admin: Caller) -> None:
+    ports = [{"name": "t", "port": 53}, {"name": "u", "port": 53, "protocol": "UDP"}, {"name": "m", "port": 9153}]
+    await admin.call("POST", SERVICES, {"metadata": {"name": "dns"}, "spec": {"ports": ports}})
+    patch = {"spec": {"ports": [{"port": 53, "targetPort": 5353}]}}
+    _, body = await admin.call("PATCH", f"{SERVICES}/dns", patch, STRATEGIC)
+    assert [(port["name"], port["targetPort"]) for port in body["spec"]["ports"]] == [
+        ("t", 5353),
+        ("u", 53),
+        ("m", 9153),
+    ]
+
+
 async def test_strict_patches_refuse_what_the_usual_ones_warn_of(admin: Caller, web: str) -> None:
     patch = b'{"spec":{"type":"ClusterIP","type":"ClusterIP","colour":1}}'
     response = await admin.send("PATCH", web, patch, MERGE)
