@@ -127,6 +127,12 @@ async def test_ports_of_one_number_all_stay(admin: Caller) -> None:
     ]
 
 
+async def test_new_finalizers_come_before_those_that_the_patch_leaves_out(admin: Caller, web: str) -> None:
+    for patched, expected in ((["a.b/c"], ["a.b/c"]), (["x.y/z"], ["x.y/z", "a.b/c"])):
+        _, body = await admin.call("PATCH", web, {"metadata": {"finalizers": patched}}, STRATEGIC)
+        assert body["metadata"]["finalizers"] == expected
+
+
 async def test_strict_patches_refuse_what_the_usual_ones_warn_of(admin: Caller, web: str) -> None:
     patch = b'{"spec":{"type":"ClusterIP","type":"ClusterIP","colour":1}}'
     response = await admin.send("PATCH", web, patch, MERGE)

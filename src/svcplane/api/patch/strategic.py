@@ -125,7 +125,7 @@ def _orders_alone(base: dict[str, Any], patch: dict[str, Any], type_: Type) -> N
 def _list(target: list[Any], patch: list[Any], key: str, item: Type, order: Any) -> list[Any]:
     if key == "$scalar":
         merged = [*target, *(value for value in patch if value not in target)]
-        return _ordered(merged, order, key, target) if order is not None else merged
+        return _ordered(merged, order if order is not None else patch, key, target)
     merged, entries, replaces = _directives(target, patch, key)
     if replaces:
         return [_stripped(value) for value in entries]
