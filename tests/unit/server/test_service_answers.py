@@ -68,3 +68,38 @@ async def test_addresses_asked_for_without_a_name(admin: Caller) -> None:
         'Service "" is invalid: spec.clusterIPs: Invalid value: ["10.96.0.40"]: failed to allocate IP 10.96.0.40: '
         'IPAddress.networking.k8s.io "10.96.0.40" is invalid: spec.parentRef.name: Required value'
     )
+
+
+@pytest.mark.parametrize("version", [True, False])
+async def test_an_update_of_what_has_gone_is_a_conflict(admin: Caller, version: bool) -> None:
+    _, gone = await admin.call("POST", SERVICES, service())
+    await admin.call("DELETE", f"{SERVICES}/web")
+    if not version:
+        del gone["metadata"]["resourceVersion"]
+    status, body = await admin.call("PUT", f"{SERVICES}/web", gone)
+    assert (status, body["message"]) == (
+        409,
+        'Operation cannot be fulfilled on services "web": StorageError: invalid object, Code: 4, Key: '
+        "/registry/services/specs/default/web, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in "
+        f"precondition: {gone['metadata']['uid']}, UID in object meta: ",
+    )
+
+
+async def test_an_update_without_a_uid_creates_what_is_not_there(admin: Caller) -> None:
+    body = service()
+    body["metadata"]["resourceVersion"] = "5"
+    assert (await admin.call("PUT", f"{SERVICES}/web", body))[0] == 201
+
+
+async def test_an_empty_body_is_an_object_without_content(admin: Caller) -> None:
+    status, body = await admin.call("POST", SERVICES, b"null")
+    assert (status, body["reason"]) == (422, "Invalid")
+
+
+async def test_a_kind_is_text(admin: Caller) -> None:
+    status, body = await admin.call("POST", SERVICES, {"kind": 5})
+    assert (status, body["message"]) == (
+        400,
+        "the object provided is unrecognized (must be of type Service): couldn't get version/kind; json parse error: "
+        "json: cannot unmarshal number into Go struct field .kind of type string",
+    )
