@@ -118,15 +118,21 @@ class Reader:
                 page = await self._store.list(prefix, limit=limit, after_key=after, revision=revision)
                 last = page.items[-1].key if page.items else ""
                 return page, Continue(page.revision, last).encode() if page.remaining and limit else ""
+            # by name a list is of one object, but for those of all namespaces and those that go on
+            alone = (
+                chosen.is_of_one and not options.continue_ and (bool(route.namespace) or not route.resource.namespaced)
+            )
             found: list[KeyValue] = []
             while True:
                 step = PAGE_FOR_SELECTORS if limit else 0
                 page = await self._store.list(prefix, limit=step, after_key=after, revision=revision)
-                for item in page.items:
-                    if chosen.matches(item.value):
-                        if limit and len(found) == limit:
-                            return Page(found, page.revision, 0), Continue(page.revision, found[-1].key).encode()
-                        found.append(item)
+                for index, item in enumerate(page.items, 1):
+                    found += [item] if chosen.matches(item.value) else []
+                    if limit and len(found) == limit:
+                        # whether anything follows, not whether it matches
+                        more = not alone and (index < len(page.items) or page.remaining)
+                        token = Continue(page.revision, item.key).encode() if more else ""
+                        return Page(found, page.revision, 0), token
                 if not page.remaining:
                     return Page(found, page.revision, 0), ""
                 after, revision = page.items[-1].key, page.revision

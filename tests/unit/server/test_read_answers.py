@@ -172,3 +172,18 @@ async def test_forms_come_in_the_version_asked_for(admin: Caller, path: str) -> 
 async def test_the_best_representation_accepted(admin: Caller, accepted: str, given: str) -> None:
     response = await admin.send("GET", f"{SERVICES}/kubernetes", headers={"Accept": accepted})
     assert response.headers["Content-Type"] == given
+
+
+async def test_pages_of_a_selection_end_where_the_objects_end(admin: Caller) -> None:
+    """A page that is full has a token where objects follow it, whether these match or not."""
+    for name, labels in (("a", {"g": "x"}), ("b", {"g": "x"}), ("c", {"g": "y"})):
+        await admin.call(
+            "POST", SERVICES, {"metadata": {"name": name, "labels": labels}, "spec": {"ports": [{"port": 80}]}}
+        )
+    _, page = await admin.call("GET", f"{SERVICES}?labelSelector=g%3Dx&limit=2")
+    assert [item["metadata"]["name"] for item in page["items"]] == ["a", "b"]
+    assert "remainingItemCount" not in page["metadata"]
+    _, rest = await admin.call("GET", f"{SERVICES}?labelSelector=g%3Dx&limit=2&continue={page['metadata']['continue']}")
+    assert (rest["items"], "continue" in rest["metadata"]) == ([], False)
+    _, one = await admin.call("GET", f"{SERVICES}?fieldSelector=metadata.name%3Da&limit=1")
+    assert (len(one["items"]), "continue" in one["metadata"]) == (1, False)
