@@ -111,7 +111,8 @@ class Reader:
         """Matching items and the continue token of what follows."""
         prefix = route.resource.key_prefix(route.namespace)
         revision, after = self._start(options)
-        limit = options.limit
+        # whoever takes any version has it whole: upstream's comes from its cache, which does not page these
+        limit = 0 if options.resource_version == "0" else options.limit
         await self._reached(options.resource_version)
         try:
             if not chosen:

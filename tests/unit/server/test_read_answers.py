@@ -187,3 +187,12 @@ async def test_pages_of_a_selection_end_where_the_objects_end(admin: Caller) -> 
     assert (rest["items"], "continue" in rest["metadata"]) == ([], False)
     _, one = await admin.call("GET", f"{SERVICES}?fieldSelector=metadata.name%3Da&limit=1")
     assert (len(one["items"]), "continue" in one["metadata"]) == (1, False)
+
+
+async def test_lists_of_any_version_are_not_paged(admin: Caller) -> None:
+    await admin.call("POST", SERVICES, {"metadata": {"name": "a"}, "spec": {"ports": [{"port": 80}]}})
+    _, body = await admin.call("GET", f"{SERVICES}?resourceVersion=0&limit=1")
+    assert ([item["metadata"]["name"] for item in body["items"]], list(body["metadata"])) == (
+        ["a", "kubernetes"],
+        ["resourceVersion"],
+    )
