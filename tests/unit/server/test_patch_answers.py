@@ -226,3 +226,29 @@ async def test_conflicts_of_an_apply_are_listed_by_manager(admin: Caller) -> Non
     assert rest == ["- .metadata.labels.a", "- .metadata.labels.b"]
     forced = await admin.call("PATCH", f"{slices}/s?fieldManager=m&force=true", wanted, APPLY)
     assert (forced[0], forced[1]["metadata"]["labels"]) == (200, {"a": "2", "b": "2"})
+
+
+async def apply(admin: Caller, name: str, manager: str, **spec: Any) -> tuple[int, Any]:
+    body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+    return await admin.call("PATCH", f"{SERVICES}/{name}?fieldManager={manager}", body, APPLY)
+
+
+@pytest.mark.parametrize(
+    ("applied", "expected"),
+    [
+        ([90, 80], [90, 80, 81]),
+        ([80, 90], [80, 81, 90]),
+        ([81, 80], [81, 80]),
+        ([81, 90, 80], [81, 90, 80]),
+    ],
+)
+async def test_applied_items_come_in_their_order(admin: Caller, applied: list[int], expected: list[int]) -> None:
+    """Items of others keep their place before the next that is of both."""
+    ports = [{"port": number, "name": f"p{number}"} for number in (80, 81)]
+    await admin.call("POST", SERVICES, {"metadata": {"name": "web"}, "spec": {"ports": ports}})
+    _, body = await apply(admin, "web", "m", ports=[{"port": number, "name": f"p{number}"} for number in applied])
+    assert [port["port"] for port in body["spec"]["ports"]] == expected
+
+
+async def test_an_empty_object_applied_changes_nothing(admin: Caller, web: str) -> None:
+    assert [(await apply(admin, "web", manager))[0] for manager in ("a", "b")] == [200, 200]
