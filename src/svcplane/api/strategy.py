@@ -80,6 +80,10 @@ class Strategy:
         """Texts of Warning headers for a create (`old` None) or update."""
         return []
 
+    def status_warnings(self, obj: Tree, old: Tree) -> list[str]:
+        """The same for an update of the subresource `status`."""
+        return []
+
     def selectable_fields(self, obj: Tree) -> dict[str, str]:
         """Values of the field selectors this kind offers beyond metadata.name and metadata.namespace."""
         return {}

@@ -10,7 +10,7 @@ from svcplane.api.fields import FieldError
 from svcplane.api.strategy import Strategy, Tree
 from svcplane.api.validation import service as rules
 from svcplane.api.validation.names import dns1123_label
-from svcplane.api.validation.service_warnings import warnings
+from svcplane.api.validation.service_warnings import status_warnings, warnings
 
 DEFAULT_AFFINITY_TIMEOUT_S = 10800
 
@@ -77,6 +77,9 @@ class ServiceStrategy(Strategy):
 
     def warnings(self, obj: Tree, old: Tree | None) -> list[str]:
         return warnings(obj)
+
+    def status_warnings(self, obj: Tree, old: Tree) -> list[str]:
+        return status_warnings(obj)
 
 
 def _strip_external_name(obj: Tree) -> None:

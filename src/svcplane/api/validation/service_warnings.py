@@ -37,3 +37,15 @@ def warnings(obj: Tree) -> list[str]:
     if spec.get("trafficDistribution") == "PreferClose":
         found.append('spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"')
     return found
+
+
+def status_warnings(obj: Tree) -> list[str]:
+    """The same of an update of the status: addresses of load balancers that are badly spelt."""
+    ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress", [])
+    path = "status.loadBalancer.ingress"
+    return [
+        text
+        for index, item in enumerate(ingress)
+        if item.get("ip")
+        for text in ip_warnings(f"{path}[{index}]", item["ip"])
+    ]
