@@ -35,7 +35,7 @@ docs: dev
 	$(PY) -m tools.docs
 
 soak: dev
-	SVCPLANE_STATES=500 $(PY) -m pytest -q tests/kernel/test_random_states.py
+	SVCPLANE_STATES=500 $(PY) -m pytest -q tests/kernel/test_random_states.py tests/kernel/ipvs/test_ipvs_states.py
 
 bench: dev
 	$(PY) -m benchmarks $(GROUPS)

@@ -1,4 +1,7 @@
-"""How long after a write was sent its watchers have it, with 1 and with 100 of them, at 200 writes a second."""
+"""How long after a write was sent its watchers have it, with 1 and with 100 of them, at 200 writes a second.
+
+The 100 once see everything, and once have the selector with which a proxy on each node watches Services.
+"""
 
 import asyncio
 import re
@@ -22,6 +25,8 @@ RATE = 200
 #: A write says in a label when it was sent, in nanoseconds of this machine's monotonic clock.
 SENT = re.compile(rb'"sent":"t(\d+)"')
 OBJECTS = 50
+#: Of kube-proxy and ours.
+PROXYS = "%21service.kubernetes.io%2Fheadless%2C%21service.kubernetes.io%2Fservice-proxy-name"
 
 
 class Watcher(asyncio.Protocol):
@@ -47,14 +52,14 @@ class Watcher(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def watchers(running: ApiServerProcess, count: int) -> AsyncIterator[list[Watcher]]:
+async def watchers(running: ApiServerProcess, count: int, selector: str) -> AsyncIterator[list[Watcher]]:
     place = urlsplit(running.url)
     context = ssl.create_default_context(cafile=running.ca_file)
     async with load.session(running) as client, client.get(f"{load.SERVICES}?limit=1") as answer:
         version = (await answer.json())["metadata"]["resourceVersion"]
+    query = f"watch=true&resourceVersion={version}&labelSelector={selector}"
     request = (
-        f"GET {load.SERVICES}?watch=true&resourceVersion={version} HTTP/1.1\r\nHost: {place.netloc}\r\n"
-        f"Authorization: Bearer {running.token}\r\n\r\n"
+        f"GET {load.SERVICES}?{query} HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: Bearer {running.token}\r\n\r\n"
     ).encode()
     loop = asyncio.get_running_loop()
     made = [
@@ -91,9 +96,11 @@ async def write(client: aiohttp.ClientSession, count: int) -> list[float]:
     return took
 
 
-async def measure(running: ApiServerProcess, count: int, writes: int) -> tuple[list[float], list[float]]:
+async def measure(
+    running: ApiServerProcess, count: int, writes: int, selector: str = ""
+) -> tuple[list[float], list[float]]:
     """Delays to the watchers and the writes' own times, in ms."""
-    async with watchers(running, count) as following, load.session(running) as client:
+    async with watchers(running, count, selector) as following, load.session(running) as client:
         await load.warm(client, f"{load.SERVICES}/svc-0")
         took = await write(client, writes)
         async with asyncio.timeout(10):
@@ -110,6 +117,7 @@ async def run(scale: Scale) -> list[Figure]:
             await load.post_all(client, [(load.SERVICES, load.service(n)) for n in range(OBJECTS)])
         one, _ = await measure(running, 1, writes)
         hundred, took = await measure(running, many, writes)
+        nodes, _ = await measure(running, many, writes, PROXYS)
 
     def figure(name: str, value: float, limit: float | None = None) -> Figure:
         return Figure(name, value, "ms", limit, floor=commit, floor_name="one fsync commit")
@@ -119,6 +127,8 @@ async def run(scale: Scale) -> list[Figure]:
         figure("1 watcher, p99", percentile(one, 0.99)),
         figure(f"{many} watchers, p50", percentile(hundred, 0.5)),
         figure(f"{many} watchers, p99", percentile(hundred, 0.99), 10),
+        figure(f"{many} watchers with a proxy's selector, p50", percentile(nodes, 0.5)),
+        figure(f"{many} watchers with a proxy's selector, p99", percentile(nodes, 0.99), 10),
         figure("a write's own answer meanwhile, p50", percentile(took, 0.5)),
         figure("a write's own answer meanwhile, p99", percentile(took, 0.99)),
     ]

@@ -110,8 +110,13 @@ def decode(body: bytes, content_type: str, resource: Resource) -> Decoded:
     """A request body as an object of `resource`.  Raises StatusError 400 as upstream words it."""
     try:
         value, duplicates = parse_body(body, content_type)
+        value = {} if value is None else value
         if not isinstance(value, dict):
             raise ValueError("cannot unmarshal into Go value of type struct")
+        for key in ("apiVersion", "kind"):
+            if not isinstance(value.get(key) or "", str):
+                kind = go_json.type_name(value[key])
+                raise ValueError(f"json: cannot unmarshal {kind} into Go struct field .{key} of type string")
     except ValueError as error:
         raise bad_request(
             f"the object provided is unrecognized (must be of type {resource.kind}): "

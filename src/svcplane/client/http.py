@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -26,41 +27,60 @@ WATCH_SILENCE_S = 120.0
 TOKEN_LOOK_S = 60.0
 
 
-class _Token:
-    """A bearer token that may be renewed: in its file, as a Pod's is each hour (looked at once a minute), or by a
-    plug-in once it has expired or was refused."""
+@dataclass(frozen=True, slots=True)
+class _Credentials:
+    """What a request shows.  `context`: False for certificates nobody looks at, or plain http."""
+
+    headers: Mapping[str, str]
+    context: ssl.SSLContext | bool
+
+
+class _Wallet:
+    """Credentials that may be renewed: a token in its file, as a Pod's is each hour (looked at once a minute), or
+    token and client certificate by a plug-in, once they have expired or were refused."""
 
     def __init__(self, access: ClusterAccess) -> None:
-        self._text, self._file = access.token, access.token_file
-        self._plugin, self._expires_at = access.plugin, access.expires_at
+        self._access, self._plugin, self._expires_at = access, access.plugin, access.expires_at
         self._looked_s = time.monotonic()
         self._asking = asyncio.Lock()
+        self._held = self._made()
 
-    async def headers(self) -> dict[str, str]:
-        """Raises TransportError where the plug-in gives no new token."""
-        if self._file and time.monotonic() - self._looked_s >= TOKEN_LOOK_S:
+    def _made(self) -> _Credentials:
+        token = self._access.token
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return _Credentials(headers, self._access.ssl_context() or False)
+
+    async def credentials(self) -> _Credentials:
+        """Raises TransportError where the plug-in gives no new ones."""
+        file = self._access.token_file
+        if file and time.monotonic() - self._looked_s >= TOKEN_LOOK_S:
             self._looked_s = time.monotonic()
             with contextlib.suppress(OSError, UnicodeDecodeError):  # the one we have may still serve
-                self._text = Path(self._file).read_text().strip() or self._text
+                token = Path(file).read_text().strip()
+                if token and token != self._access.token:
+                    self._access = replace(self._access, token=token)
+                    self._held = self._made()
         if self._plugin is not None:
             async with self._asking:
                 await self._renew(self._plugin)
-        return {"Authorization": f"Bearer {self._text}"} if self._text else {}
+        return self._held
 
     async def _renew(self, plugin: Plugin) -> None:
         if self._expires_at is None or time.time() < self._expires_at:
             return
         try:
             given = await asyncio.to_thread(plugin.ask)
+            self._access = self._access.given(given)
+            self._held = self._made()
         except ConfigError as error:
             raise TransportError(str(error)) from error
-        self._text, self._expires_at = given.token, given.expires_at
+        self._expires_at = given.expires_at
 
-    def refused(self, headers: Mapping[str, str]) -> bool:
+    def refused(self, shown: _Credentials) -> bool:
         """A server answered 401 to these; whether another try may do better."""
         if self._plugin is None:
             return False
-        if headers.get("Authorization") == f"Bearer {self._text}":
+        if shown is self._held:
             self._expires_at = 0.0
         return True
 
@@ -83,10 +103,8 @@ class HttpTransport:
         self._called = called
         self._servers = access.servers
         headers = {"User-Agent": user_agent, "Accept": "application/json"}
-        self._token = _Token(access)
-        context = access.ssl_context()
+        self._wallet = _Wallet(access)
         connector = aiohttp.TCPConnector(
-            ssl=context if context is not None else False,
             limit=256,
             socket_factory=(lambda info: open_socket(info[0])) if open_socket is not None else None,
         )
@@ -127,16 +145,17 @@ class HttpTransport:
             sock_read=WATCH_SILENCE_S if watching and not following else None,
         )
         for attempt in range(2):
-            token = await self._token.headers()
+            shown = await self._wallet.credentials()
             answer = await self._session.request(
                 request.method,
                 server + request.path,
                 params=list(request.query),
                 data=request.body or None,
-                headers={**token, **request.headers},
+                headers={**shown.headers, **request.headers},
+                ssl=shown.context,
                 timeout=timeout,
             )
-            if answer.status != 401 or attempt or not self._token.refused(token):
+            if answer.status != 401 or attempt or not self._wallet.refused(shown):
                 break
             answer.release()
         if watching and answer.status == 200:

@@ -18,7 +18,7 @@ import msgspec
 import yaml
 
 from svcplane.base.errors import ConfigError
-from svcplane.client.plugin import Exec, Plugin
+from svcplane.client.plugin import Credentials, Exec, Plugin
 
 T = TypeVar("T")
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -28,7 +28,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 class ClusterAccess:
     """`server`: a URL, or several of servers over one store, by commas.  `ca`, `cert`, `key` are PEM texts; empty
     where not given.  `token_file`: where the token comes from, and may be renewed; empty where it never changes.
-    `plugin`: who gives another token once this one has expired (`expires_at`, wall time) or is refused."""
+    `plugin`: who gives other credentials once these have expired (`expires_at`, wall time) or are refused."""
 
     server: str
     token: str = ""
@@ -40,6 +40,16 @@ class ClusterAccess:
     token_file: str = ""
     plugin: Plugin | None = None
     expires_at: float | None = None
+
+    def given(self, credentials: Credentials) -> "ClusterAccess":
+        """With what a plug-in gives in the place of what was there."""
+        return replace(
+            self,
+            token=credentials.token or self.token,
+            cert=credentials.cert or self.cert,
+            key=credentials.key or self.key,
+            expires_at=credentials.expires_at,
+        )
 
     @property
     def servers(self) -> list[str]:
@@ -116,22 +126,24 @@ class _Written(msgspec.Struct, frozen=True, rename="kebab"):
 
 
 def load(path: str | Path, *, context: str = "", master: str = "") -> ClusterAccess:
-    """Access by the current (or named) context of a file; `master` replaces the server's address.
+    """Access by the current (or named) context; `master` replaces the server's address.
 
+    `path`: a file, or several as in $KUBECONFIG, by colons.  Of several, those that are not there are passed over, and
+    what more than one says counts as the first says it; a file that an entry names lies beside that entry's.
     Raises ConfigError naming the file and the field.
     """
-    file = Path(path)
-    raw = _read(file)
-    name = context or raw.current_context or ""
-    chosen = _named(file, "contexts", name, {one.name: one.context or _Context() for one in raw.contexts or ()})
-    clusters = {one.name: one.cluster or _Cluster() for one in raw.clusters or ()}
-    cluster = _named(file, "clusters", chosen.cluster or "", clusters)
-    users = {one.name: one.user or _User() for one in raw.users or ()}
-    user = _named(file, "users", chosen.user, users) if chosen.user else _User()
+    read = [(file, _read(file)) for file in _files(path)]
+    name = context or next((raw.current_context for _, raw in read if raw.current_context), "")
+    contexts = [(file, one.name, one.context) for file, raw in read for one in raw.contexts or ()]
+    clusters = [(file, one.name, one.cluster) for file, raw in read for one in raw.clusters or ()]
+    users = [(file, one.name, one.user) for file, raw in read for one in raw.users or ()]
+    _, chosen = _first(path, "contexts", name, contexts, _Context())
+    cluster_file, cluster = _first(path, "clusters", chosen.cluster or "", clusters, _Cluster())
+    file, user = _first(path, "users", chosen.user, users, _User()) if chosen.user else (cluster_file, _User())
     if user.auth_provider is not None:
         raise ConfigError(f"--kubeconfig {file}: users.{chosen.user}: auth-provider is not supported; use exec")
     server = (master or cluster.server or "").rstrip("/")
-    where = "--master" if master else f"--kubeconfig {file}: clusters.{chosen.cluster}.cluster.server"
+    where = "--master" if master else f"--kubeconfig {cluster_file}: clusters.{chosen.cluster}.cluster.server"
     if not server:
         raise ConfigError(f"{where}: is empty")
     for url in server.split(","):
@@ -139,7 +151,7 @@ def load(path: str | Path, *, context: str = "", master: str = "") -> ClusterAcc
     access = ClusterAccess(
         server,
         user.token or (_text(file, user.token_file).strip() if user.token_file else ""),
-        _pem(file, "certificate-authority", cluster.certificate_authority_data, cluster.certificate_authority),
+        _pem(cluster_file, "certificate-authority", cluster.certificate_authority_data, cluster.certificate_authority),
         _pem(file, "client-certificate", user.client_certificate_data, user.client_certificate),
         _pem(file, "client-key", user.client_key_data, user.client_key),
         bool(cluster.insecure_skip_tls_verify),
@@ -150,7 +162,7 @@ def load(path: str | Path, *, context: str = "", master: str = "") -> ClusterAcc
 
 
 def _asked(access: ClusterAccess, spec: Exec, file: Path, user: str) -> ClusterAccess:
-    """With what the plug-in gives.  Its certificate is used for as long as the process runs."""
+    """With what the plug-in gives."""
     cluster: dict[str, Any] = {"server": access.server}
     if access.ca:
         cluster["certificate-authority-data"] = base64.b64encode(access.ca.encode()).decode()
@@ -158,15 +170,16 @@ def _asked(access: ClusterAccess, spec: Exec, file: Path, user: str) -> ClusterA
         cluster["insecure-skip-tls-verify"] = True
     plugin = Plugin(spec, f"--kubeconfig {file}: users.{user}.exec", file.parent, cluster)
     plugin.check()
-    given = plugin.ask()
-    return replace(
-        access,
-        token=given.token or access.token,
-        cert=given.cert or access.cert,
-        key=given.key or access.key,
-        plugin=plugin if given.token else None,
-        expires_at=given.expires_at,
-    )
+    return replace(access, plugin=plugin).given(plugin.ask())
+
+
+def _files(path: str | Path) -> list[Path]:
+    """Of several at least one."""
+    given = Path(path)
+    several = [Path(part) for part in str(path).split(os.pathsep) if part]
+    if len(several) < 2 or given.exists():
+        return [given]
+    return [file for file in several if file.exists()] or several[:1]
 
 
 def _read(file: Path) -> _Written:
@@ -192,10 +205,14 @@ def _check_url(url: str, where: str) -> None:
         raise ConfigError(f"{where}: {url}: must be a URL such as https://192.0.2.1:6443")
 
 
-def _named(file: Path, kind: str, name: str, entries: dict[str, T]) -> T:
-    if name not in entries:
-        raise ConfigError(f"--kubeconfig {file}: {kind}: there is no {name!r}")
-    return entries[name]
+def _first(
+    path: str | Path, kind: str, name: str, entries: list[tuple[Path, str, T | None]], empty: T
+) -> tuple[Path, T]:
+    """The first entry of a name, and the file that has it."""
+    for file, given, entry in entries:
+        if given == name:
+            return file, empty if entry is None else entry
+    raise ConfigError(f"--kubeconfig {path}: {kind}: there is no {name!r}")
 
 
 def _text(file: Path, name: str) -> str:

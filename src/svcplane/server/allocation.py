@@ -25,6 +25,8 @@ from svcplane.server.in_use import PORT_PREFIX, InUse, ip_key, ip_record, port_k
 from svcplane.store.contract import Delete, Put, Revision, Store, Unchanged
 
 log = logging.getLogger(__name__)
+#: Automatic node ports of a dry run follow it.
+DRY_RUN_PORT = 32768
 
 
 @dataclass(slots=True)
@@ -156,6 +158,11 @@ def node_ports(spec: Tree) -> list[int]:
     return list(dict.fromkeys(found))
 
 
+def _nameless(ip: str) -> str:
+    """What the address's own object is refused for where the Service has no name."""
+    return f'IPAddress.networking.k8s.io "{ip}" is invalid: spec.parentRef.name: Required value'
+
+
 class _Session:
     """The allocation of one write."""
 
@@ -205,7 +212,7 @@ class _Session:
             return
         ips = list(self._spec.get("clusterIPs", []))
         for index, family, asked in wanted:
-            ip = await self._ask_ip(asked) if asked else self._next_ip(family)
+            ip = await self._ask_ip(family, asked) if asked else self._next_ip(family)
             if index < len(ips):
                 ips[index] = ip
             else:
@@ -216,30 +223,38 @@ class _Session:
     def _fail_ip(self, detail: str, ips: list[str]) -> StatusError:
         return invalid("Service", self._name, [f.invalid("spec.clusterIPs", ips, detail)])
 
-    async def _ask_ip(self, asked: str) -> str:
-        ips = self._spec.get("clusterIPs", [])
+    async def _ask_ip(self, family: str, asked: str) -> str:
         ip = canonical_ip(asked) or asked
-        if not any(ip in span for span in self._parent.ranges):
-            raise self._fail_ip(
-                f"failed to allocate IP {asked}: the provided network does not match the current range", ips
-            )
-        if await self._parent.store.get(ip_key(ip)) is not None:
-            raise self._fail_ip(f"failed to allocate IP {asked}: provided IP is already allocated", ips)
-        self._take_ip(ip)
+        if why := await self._not_given(family, ip):
+            raise self._fail_ip(f"failed to allocate IP {asked}: {why}", self._spec.get("clusterIPs", []))
+        if not self._dry_run:
+            self._take_ip(ip)
         return asked
+
+    async def _not_given(self, family: str, ip: str) -> str:
+        """Why an address that was asked for cannot be had.  A dry run looks at the range alone, as upstream does."""
+        if self._dry_run:
+            span = self._range_of(family)
+            if ip in span:
+                return ""
+            return f"the provided IP ({ip}) is not in the valid range. The range of valid IPs is {span.network}"
+        if not any(ip in span for span in self._parent.ranges):
+            return "the provided network does not match the current range"
+        if not self._name:
+            return _nameless(ip)
+        return "provided IP is already allocated" if await self._parent.store.get(ip_key(ip)) is not None else ""
+
+    def _range_of(self, family: str) -> AddressRange:
+        return next(span for span in self._parent.ranges if span.family.api_name == family)
 
     def _next_ip(self, family: str) -> str:
         if self._dry_run:
-            return next(s.network_address for s in self._parent.ranges if s.family.api_name == family)
+            return self._range_of(family).network_address
         ip = self._parent.choose_ip(family)
         if ip is None:
             raise internal_error("failed to allocate a serviceIP: range is full")
         if not self._name:
-            detail = (
-                f'failed to allocate IP: IPAddress.networking.k8s.io "{ip}" is invalid: '
-                "spec.parentRef.name: Required value"
-            )
-            raise self._fail_ip(detail, [""])
+            raise self._fail_ip(f"failed to allocate IP: {_nameless(ip)}", [""])
         self._take_ip(ip)
         return ip
 
@@ -261,7 +276,8 @@ class _Session:
         """Take a port; an error text where that cannot be."""
         if port in self._own_ports:
             return "provided port is already allocated"
-        if port not in self._parent.ports:
+        # a dry run does not look at the range
+        if port not in self._parent.ports and not self._dry_run:
             return f"provided port is not in the valid range. The range of valid ports is {self._parent.ports}"
         if await self._parent.store.get(port_key(port)) is not None:
             return "provided port is already allocated"
@@ -269,7 +285,11 @@ class _Session:
         return ""
 
     def _next_port(self, what: str) -> int:
-        port = self._parent.choose_port(self._own_ports)
+        if self._dry_run:
+            # any number will do; this is upstream's
+            port: int | None = max(self._own_ports, default=DRY_RUN_PORT) + 1
+        else:
+            port = self._parent.choose_port(self._own_ports)
         if port is None:
             raise internal_error(f"failed to allocate a {what}: range is full")
         self._take_port(port)

@@ -3,6 +3,8 @@
 Source: k8s.io/apiserver pkg/storage/etcd3/watcher.go, pkg/endpoints/handlers/watch.go.
 """
 
+from typing import Any
+
 from svcplane.api import codec, tables
 from svcplane.api.resources import (
     ENDPOINT_SLICES,
@@ -18,6 +20,7 @@ from svcplane.api.resources import (
 )
 from svcplane.api.strategies.node import NODE_INFO
 from svcplane.api.strategy import Tree
+from svcplane.server.negotiation import Wanted, in_version
 
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 #: What an object without any content shows all the same, as a bookmark does.
@@ -42,19 +45,19 @@ EMPTY: dict[Resource, Tree] = {
 }
 
 
-def bookmark(resource: Resource, revision: int, form: str, *, initial_end: bool = False) -> bytes:
-    """The line of a watch; `form` as the client asked for it, `initial_end` marks the end of the initial events."""
+def bookmark(resource: Resource, revision: int, wanted: Wanted, *, initial_end: bool = False) -> bytes:
+    """The line of a watch; `wanted` as the client asked for it, `initial_end` marks the end of the initial events."""
     meta: dict[str, object] = {"resourceVersion": str(revision)}
     if initial_end:
         meta["annotations"] = {INITIAL_EVENTS_END: "true"}
-    obj: dict[str, object] = {
+    obj: dict[str, Any] = {
         "kind": resource.kind,
         "apiVersion": resource.api_version,
         "metadata": meta,
         **EMPTY.get(resource, {}),
     }
-    if form == "Table":
+    if wanted.form == "Table":
         obj = tables.table(resource, [], {"resourceVersion": str(revision)}, "None", 0.0)
-    elif form:
+    elif wanted.form:
         obj = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
-    return b'{"type":"BOOKMARK","object":%s}\n' % codec.encode(obj)
+    return b'{"type":"BOOKMARK","object":%s}\n' % codec.encode(in_version(obj, wanted.version))

@@ -15,6 +15,11 @@ class Filter:
     def __bool__(self) -> bool:
         return bool(self._labels) or bool(self._fields)
 
+    @property
+    def is_of_one(self) -> bool:
+        """Whether one name alone can match."""
+        return any(term.field == "metadata.name" and term.equal for term in self._fields)
+
     def matches(self, stored: bytes) -> bool:
         return not self or self.accepts(codec.load(stored, 0, self._resource))
 

@@ -1,10 +1,13 @@
 """What representation a client accepts.  Pure.  Source: k8s.io/apiserver/pkg/endpoints/handlers/negotiation."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from svcplane.api import protobuf
 from svcplane.api.status import StatusError
 
+#: The version of the forms.
+FORMS = "meta.k8s.io/v1"
 JSON, YAML = "application/json", "application/yaml"
 _AVAILABLE = (
     "application/json, application/yaml, application/vnd.kubernetes.protobuf, "
@@ -16,23 +19,37 @@ _TYPES = {"*/*", "application/*", JSON, YAML}
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """`form`: `` (the object), Table, PartialObjectMetadata, PartialObjectMetadataList, or
-    APIGroupDiscoveryList for aggregated discovery (with its `version`)."""
+    APIGroupDiscoveryList for aggregated discovery; `version` is that of the form."""
 
     media_type: str = JSON
     form: str = ""
     version: str = ""
 
 
+def _clause(text: str) -> tuple[str, dict[str, str]]:
+    """A media range and its parameters."""
+    media, *parameters = (part.strip() for part in text.split(";"))
+    return media, dict(parameter.partition("=")[::2] for parameter in parameters)
+
+
+def _rank(clause: tuple[str, dict[str, str]]) -> tuple[float, bool, bool]:
+    """Clauses of a higher quality come first, then those without wildcards; others keep their order."""
+    media, values = clause
+    try:
+        quality = float(values.get("q", "1"))
+    except ValueError:
+        quality = 1.0
+    return -quality, media.startswith("*"), media.endswith("*")
+
+
 def accept(header: str) -> Wanted:
-    """The first acceptable clause; protobuf is passed over, as a server that does not offer it does.
+    """The best acceptable clause; protobuf is passed over, as a server that does not offer it does.
 
     Raises StatusError 406.
     """
     if not header.strip():
         return Wanted()
-    for clause in header.split(","):
-        media, *parameters = (part.strip() for part in clause.split(";"))
-        values = dict(parameter.partition("=")[::2] for parameter in parameters)
+    for media, values in sorted(map(_clause, header.split(",")), key=_rank):
         if media not in _TYPES:
             continue
         form = values.get("as", "")
@@ -59,6 +76,17 @@ def body_type(header: str) -> str:
         "the body of the request was in an unknown format - accepted media types include: "
         "application/json, application/yaml, application/vnd.kubernetes.protobuf",
     )
+
+
+def in_version(shown: dict[str, Any], version: str) -> dict[str, Any]:
+    """A table, metadata or a list of them in the version asked for: v1beta1 differs from v1 in its name alone."""
+    if version != "v1beta1":
+        return shown
+    inner = [*shown.get("items", []), *(row["object"] or {} for row in shown.get("rows", []))]
+    for part in (shown, *inner):
+        if part.get("apiVersion") == FORMS:
+            part["apiVersion"] = FORMS + "beta1"
+    return shown
 
 
 def not_in_form(form: str, why: str) -> StatusError:

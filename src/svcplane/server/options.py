@@ -9,6 +9,7 @@ from svcplane.api import fields as f
 from svcplane.api import protobuf
 from svcplane.api.http import Request
 from svcplane.api.status import StatusError, bad_request, invalid
+from svcplane.server.negotiation import body_type
 
 MEDIA = "meta.k8s.io"
 
@@ -198,8 +199,9 @@ class DeleteOptions(msgspec.Struct, rename="camel"):
 
 def delete_options(request: Request) -> DeleteOptions:
     if request.body:
+        media = body_type(request.headers.get("content-type", ""))
         try:
-            if request.headers.get("content-type", "").partition(";")[0].strip() == protobuf.MEDIA_TYPE:
+            if media == protobuf.MEDIA_TYPE:
                 options = msgspec.convert(protobuf.decode(request.body, "DeleteOptions"), DeleteOptions)
             else:
                 options = msgspec.json.decode(request.body, type=DeleteOptions)

@@ -4,11 +4,7 @@ Stored bytes go out by splicing; they are decoded only where a selector or anoth
 Source: k8s.io/apiserver pkg/storage/etcd3 (list and continue), pkg/endpoints/handlers/watch.go.
 """
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping
-
-import msgspec
 
 from svcplane.api import codec, tables
 from svcplane.api import status as st
@@ -18,9 +14,10 @@ from svcplane.api.selectors import parse_field_selector, parse_label_selector
 from svcplane.api.strategy import Strategy, Tree
 from svcplane.base.clock import Clock
 from svcplane.base.errors import StoreError
+from svcplane.server.continuing import Continue
 from svcplane.server.filtering import Filter
 from svcplane.server.metrics import Tally
-from svcplane.server.negotiation import Wanted, not_in_form
+from svcplane.server.negotiation import Wanted, in_version, not_in_form
 from svcplane.server.options import ListOptions, checked_version, included, list_options, too_large_version
 from svcplane.server.routes import Route
 from svcplane.server.watching import Shared, WatchStream
@@ -37,37 +34,6 @@ CONTINUE_EXPIRED = (
 
 
 Trees = list[Tree]
-
-
-class Continue(msgspec.Struct):
-    """A continue token: the state shown and the last key given."""
-
-    rv: int = 0
-    start: str = ""
-    v: str = "meta.k8s.io/v1"
-
-    def encode(self) -> str:
-        return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode().rstrip("=")
-
-    @classmethod
-    def decode(cls, text: str) -> "Continue":
-        """Raises StatusError 400."""
-        try:
-            raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-            token = msgspec.json.decode(raw, type=cls)
-        except (binascii.Error, msgspec.DecodeError, ValueError) as error:
-            raise _bad_continue(f": {error}") from error
-        if token.v != "meta.k8s.io/v1":
-            raise _bad_continue(": server does not recognize this encoded version ")
-        if not token.rv:
-            raise _bad_continue(": incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
-        if not token.start:
-            raise _bad_continue(": encoded start key empty (version meta.k8s.io/v1)")
-        return token
-
-
-def _bad_continue(why: str) -> st.StatusError:
-    return st.bad_request(f"invalid continue token: continue key is not valid{why}")
 
 
 class Reader:
@@ -111,11 +77,10 @@ class Reader:
             del obj["metadata"]["resourceVersion"]
         if wanted.form == "Table":
             meta = {"resourceVersion": str(revision)} if revision else {}
-            return codec.encode(
-                tables.table(resource, [obj], meta, included(request), self._clock.wall(), header=header)
-            )
+            shown = tables.table(resource, [obj], meta, included(request), self._clock.wall(), header=header)
+            return codec.encode(in_version(shown, wanted.version))
         if wanted.form == "PartialObjectMetadata":
-            return codec.encode(tables.partial_metadata(obj))
+            return codec.encode(in_version(tables.partial_metadata(obj), wanted.version))
         if wanted.form:
             raise not_in_form(wanted.form, f"is not a list (*{resource.package}.{resource.kind})")
         return codec.encode(obj)
@@ -146,22 +111,29 @@ class Reader:
         """Matching items and the continue token of what follows."""
         prefix = route.resource.key_prefix(route.namespace)
         revision, after = self._start(options)
-        limit = options.limit
+        # whoever takes any version has it whole: upstream's comes from its cache, which does not page these
+        limit = 0 if options.resource_version == "0" else options.limit
         await self._reached(options.resource_version)
         try:
             if not chosen:
                 page = await self._store.list(prefix, limit=limit, after_key=after, revision=revision)
                 last = page.items[-1].key if page.items else ""
                 return page, Continue(page.revision, last).encode() if page.remaining and limit else ""
+            # by name a list is of one object, but for those of all namespaces and those that go on
+            alone = (
+                chosen.is_of_one and not options.continue_ and (bool(route.namespace) or not route.resource.namespaced)
+            )
             found: list[KeyValue] = []
             while True:
                 step = PAGE_FOR_SELECTORS if limit else 0
                 page = await self._store.list(prefix, limit=step, after_key=after, revision=revision)
-                for item in page.items:
-                    if chosen.matches(item.value):
-                        if limit and len(found) == limit:
-                            return Page(found, page.revision, 0), Continue(page.revision, found[-1].key).encode()
-                        found.append(item)
+                for index, item in enumerate(page.items, 1):
+                    found += [item] if chosen.matches(item.value) else []
+                    if limit and len(found) == limit:
+                        # whether anything follows, not whether it matches
+                        more = not alone and (index < len(page.items) or page.remaining)
+                        token = Continue(page.revision, item.key).encode() if more else ""
+                        return Page(found, page.revision, 0), token
                 if not page.remaining:
                     return Page(found, page.revision, 0), ""
                 after, revision = page.items[-1].key, page.revision
@@ -203,12 +175,13 @@ class Reader:
             )
         objects = [codec.load(item.value, item.revision, resource) for item in page.items]
         if wanted.form == "Table":
-            return codec.encode(tables.table(resource, objects, meta, included(request), self._clock.wall()))
+            shown = tables.table(resource, objects, meta, included(request), self._clock.wall())
+            return codec.encode(in_version(shown, wanted.version))
         if wanted.form == "PartialObjectMetadata":
             raise not_in_form(wanted.form, f"is a list (*{resource.package}.{resource.list_kind})")
         partial = [tables.partial_metadata(obj) for obj in objects]
         head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
-        return codec.encode({**head, "items": partial})
+        return codec.encode(in_version({**head, "items": partial}, wanted.version))
 
     async def collection(self, route: Route, request: Request) -> tuple[Page, Trees]:
         """What a deletecollection is about."""

@@ -97,7 +97,7 @@ class WatchStream:
         self._request, self._wanted = request, wanted
         self._options, self._chosen, self._initial = options, chosen, initial
         self._key = route.resource.key(route.namespace, route.name) if route.name else ""
-        self._form = f"{wanted.form} {request.param('includeObject')}"
+        self._form = f"{wanted.form} {wanted.version} {request.param('includeObject')}"
         self._headed = False
         self._selects = bool(chosen)
 
@@ -143,7 +143,7 @@ class WatchStream:
             if (not self._key or item.key == self._key) and self._chosen.matches(item.value)
         ]
         if self._options.send_initial_events and self._options.bookmarks:
-            lines.append(bookmark(self._resource, page.revision, self._wanted.form, initial_end=True))
+            lines.append(bookmark(self._resource, page.revision, self._wanted, initial_end=True))
         return self._counted(lines)
 
     def pushing(self, watch: Watch) -> Callable[[Sink], None]:
@@ -177,7 +177,7 @@ class WatchStream:
                 if self._options.bookmarks:
                     # what has come since goes out first: a bookmark must not pass what has not been sent
                     events = watch.take()
-                    yield self._chunk(events, bookmark(self._resource, watch.progress, self._wanted.form))
+                    yield self._chunk(events, bookmark(self._resource, watch.progress, self._wanted))
                 if loop.time() >= ends:
                     return
         except StoreError as error:

@@ -195,13 +195,13 @@ class Writer:
         manager = Manager(options.field_manager, "Update", route.subresource)
         for _ in range(TRIES):
             item = await self._store.get(resource.key(route.namespace, route.name))
+            check_uid(obj, item, route)
             if item is None:
-                if not strategy.allow_create_on_update or route.subresource or given:
+                if not strategy.allow_create_on_update or route.subresource:
                     raise st.not_found(resource.plural, route.name, resource.group)
                 home = await self.check_namespace(route, route.name)
                 written = await self.create_object(route, obj, home, options, manager)
             else:
-                check_uid(obj, item, route)
                 _check_version(obj, item, route, strategy)
                 found = await self.replace(route, obj if given else copied(obj), item, options, manager)
                 if found is None:

@@ -83,12 +83,13 @@ def match_name(obj: Tree, route: Route) -> None:
         raise st.bad_request(f"the name of the object ({name}) does not match the name on the URL ({route.name})")
 
 
-def check_uid(new: Tree, item: KeyValue, route: Route) -> None:
-    """An update of an object that has been replaced by another of its name is a conflict, in the store's words."""
+def check_uid(new: Tree, item: KeyValue | None, route: Route) -> None:
+    """An update of an object that has gone, or been replaced by another of its name, is a conflict, in the store's
+    words."""
     given = new["metadata"].get("uid")
     if not given:
         return
-    found = codec.load(item.value, item.revision, route.resource)["metadata"].get("uid")
+    found = codec.load(item.value, item.revision, route.resource)["metadata"].get("uid") if item else ""
     if given != found:
         raise unmet(route, "UID", given, found)
 

@@ -20,7 +20,8 @@ from svcplane.kernel.ipvs.run import IpvsSocket
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]
 REPORTS = "SVCPLANE_UML_REPORTS"
-TIMEOUT_S = 1500  # of a machine that does other things too
+SOAK = ("SVCPLANE_STATES", "SVCPLANE_SEED")
+TIMEOUT_S = 6000 if SOAK[0] in os.environ else 1500  # of a machine that does other things too
 _INSIDE = pytest.StashKey["Inside"]()
 
 
@@ -82,6 +83,7 @@ class Inside:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
         command += [item.nodeid for item in items]
         environment = {REPORTS: str(self._file), "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "CI": "true"}
+        environment |= {name: os.environ[name] for name in SOAK if name in os.environ}
         self._until = time.monotonic() + TIMEOUT_S
         self._kernel = uml.Uml(command, share, cwd=ROOT, environment=environment)
         self._said = ""

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from cryptography import x509
 
 from svcplane.api.http import Request
 from svcplane.base.clock import rfc3339
 from svcplane.base.errors import ConfigError, TransportError
 from svcplane.client.http import HttpTransport
 from svcplane.client.kubeconfig import load
+from svcplane.server.certificates import Authority, server_context
 
 V1 = "client.authentication.k8s.io/v1"
 CERT = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
@@ -54,7 +56,7 @@ END"""
 def test_it_may_give_a_certificate_instead(tmp_path: Path) -> None:
     text = answer(clientCertificateData=CERT, clientKeyData="k").replace("\\n", "\\\\n")
     access = load(config(tmp_path, f"printf '{text}'"))
-    assert (access.cert, access.key, access.token, access.plugin) == (CERT, "k", "", None)
+    assert (access.cert, access.key, access.token) == (CERT, "k", "")
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,46 @@ async def test_a_token_that_expired_or_is_refused_is_asked_for_anew(tmp_path: Pa
         (tmp_path / "broken").touch()
         with pytest.raises(TransportError, match="ended with status 1"):
             await transport.send(Request("GET", "/"))
+    finally:
+        await transport.close()
+        await runner.cleanup()
+
+
+async def test_a_certificate_that_expired_is_replaced_for_new_connections(tmp_path: Path) -> None:
+    """The plug-in gives a certificate, which it says has expired already, and then another."""
+    authority = Authority(tmp_path / "pki")
+    server = authority.apiserver(["127.0.0.1"])
+    for number, expires_in_s in ((1, -5), (2, 3600)):
+        pair = authority.node_client()
+        status = {"clientCertificateData": pair.cert.read_text(), "clientKeyData": pair.key.read_text()}
+        text = answer(**status, expirationTimestamp=rfc3339(time.time() + expires_in_s))
+        (tmp_path / f"answer{number}").write_text(text)
+        newest = x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
+        pair.cert.unlink()
+
+    async def who(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        return web.Response(text=request.transport.get_extra_info("peercert")["serialNumber"])
+
+    app = web.Application()
+    app.router.add_get("/", who)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    context = server_context(server.cert, server.key, authority.ca_path)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    await site.start()
+    script = f"cd {tmp_path}; echo x >> runs; cat answer$(wc -l < runs)"
+    file = config(tmp_path, script, f"https://127.0.0.1:{runner.addresses[0][1]}")
+    raw = json.loads(file.read_text())
+    raw["clusters"][0]["cluster"]["certificate-authority"] = str(authority.ca_path)
+    file.write_text(json.dumps(raw))
+    access = load(file)
+    transport = HttpTransport(access)
+    try:
+        assert "BEGIN CERTIFICATE" in access.cert
+        for _ in range(2):
+            assert int((await transport.send(Request("GET", "/"))).body, 16) == newest
+        assert (tmp_path / "runs").read_text() == "x\nx\n"
     finally:
         await transport.close()
         await runner.cleanup()

@@ -11,19 +11,19 @@ async def test_a_renewed_token_is_used_within_a_minute(tmp_path: Path, monkeypat
     file, now = tmp_path / "token", [0.0]
     file.write_text("old\n")
     monkeypatch.setattr(http.time, "monotonic", lambda: now[0])
-    token = http._Token(kubeconfig.ClusterAccess("http://a", token="old", token_file=str(file)))
+    wallet = http._Wallet(kubeconfig.ClusterAccess("http://a", token="old", token_file=str(file)))
     file.write_text("new\n")
     now[0] = http.TOKEN_LOOK_S - 1
-    assert await token.headers() == {"Authorization": "Bearer old"}
+    assert (await wallet.credentials()).headers == {"Authorization": "Bearer old"}
     now[0] = http.TOKEN_LOOK_S
-    assert await token.headers() == {"Authorization": "Bearer new"}
+    assert (await wallet.credentials()).headers == {"Authorization": "Bearer new"}
     file.unlink()
     now[0] *= 3
-    assert await token.headers() == {"Authorization": "Bearer new"}
+    assert (await wallet.credentials()).headers == {"Authorization": "Bearer new"}
 
 
 async def test_without_a_token_nothing_is_sent() -> None:
-    assert await http._Token(kubeconfig.ClusterAccess("http://a")).headers() == {}
+    assert (await http._Wallet(kubeconfig.ClusterAccess("http://a")).credentials()).headers == {}
 
 
 def test_a_kubeconfig_remembers_where_its_token_came_from(tmp_path: Path) -> None:

@@ -81,3 +81,8 @@ async def test_with_a_body_the_query_does_not_count(admin: Caller) -> None:
     assert (await admin.call("GET", WEB))[0] == 200
     assert (await admin.call("DELETE", f"{WEB}?dryRun=All", {"propagationPolicy": "Background"}))[0] == 200
     assert (await admin.call("GET", WEB))[0] == 404
+
+
+async def test_options_in_an_unknown_format(admin: Caller) -> None:
+    response = await admin.send("DELETE", WEB, {}, {"Content-Type": "application/xml"})
+    assert response.status == 415

@@ -52,11 +52,12 @@ def endpoints(*subsets: Any) -> dict[str, Any]:
             ],
         ),
         (
-            endpoints({"addresses": [{"ip": "fe80::1"}, {"ip": "224.0.0.1"}, {"ip": "0.0.0.0"}]}),
+            endpoints({"addresses": [{"ip": "fe80::1"}, {"ip": "224.0.0.1"}, {"ip": "0.0.0.0"}, {"ip": "ff12::1"}]}),
             [
                 ("subsets[0].addresses[0].ip", 'Invalid value: "fe80::1": may not be in the link-local range'),
                 ("subsets[0].addresses[1].ip", 'Invalid value: "224.0.0.1": may not be in the link-local multicast'),
                 ("subsets[0].addresses[2].ip", 'Invalid value: "0.0.0.0": may not be unspecified'),
+                ("subsets[0].addresses[3].ip", 'Invalid value: "ff12::1": may not be in the link-local multicast'),
             ],
         ),
     ],

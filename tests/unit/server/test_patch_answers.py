@@ -115,6 +115,24 @@ async def test_items_are_deleted_and_replaced_by_directive(admin: Caller, web: s
     assert [port["port"] for port in body["spec"]["ports"]] == [90]
 
 
+async def test_ports_of_one_number_all_stay(admin: Caller) -> None:
+    ports = [{"name": "t", "port": 53}, {"name": "u", "port": 53, "protocol": "UDP"}, {"name": "m", "port": 9153}]
+    await admin.call("POST", SERVICES, {"metadata": {"name": "dns"}, "spec": {"ports": ports}})
+    patch = {"spec": {"ports": [{"port": 53, "targetPort": 5353}]}}
+    _, body = await admin.call("PATCH", f"{SERVICES}/dns", patch, STRATEGIC)
+    assert [(port["name"], port["targetPort"]) for port in body["spec"]["ports"]] == [
+        ("t", 5353),
+        ("u", 53),
+        ("m", 9153),
+    ]
+
+
+async def test_new_finalizers_come_before_those_that_the_patch_leaves_out(admin: Caller, web: str) -> None:
+    for patched, expected in ((["a.b/c"], ["a.b/c"]), (["x.y/z"], ["x.y/z", "a.b/c"])):
+        _, body = await admin.call("PATCH", web, {"metadata": {"finalizers": patched}}, STRATEGIC)
+        assert body["metadata"]["finalizers"] == expected
+
+
 async def test_strict_patches_refuse_what_the_usual_ones_warn_of(admin: Caller, web: str) -> None:
     patch = b'{"spec":{"type":"ClusterIP","type":"ClusterIP","colour":1}}'
     response = await admin.send("PATCH", web, patch, MERGE)
@@ -208,3 +226,29 @@ async def test_conflicts_of_an_apply_are_listed_by_manager(admin: Caller) -> Non
     assert rest == ["- .metadata.labels.a", "- .metadata.labels.b"]
     forced = await admin.call("PATCH", f"{slices}/s?fieldManager=m&force=true", wanted, APPLY)
     assert (forced[0], forced[1]["metadata"]["labels"]) == (200, {"a": "2", "b": "2"})
+
+
+async def apply(admin: Caller, name: str, manager: str, **spec: Any) -> tuple[int, Any]:
+    body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+    return await admin.call("PATCH", f"{SERVICES}/{name}?fieldManager={manager}", body, APPLY)
+
+
+@pytest.mark.parametrize(
+    ("applied", "expected"),
+    [
+        ([90, 80], [90, 80, 81]),
+        ([80, 90], [80, 81, 90]),
+        ([81, 80], [81, 80]),
+        ([81, 90, 80], [81, 90, 80]),
+    ],
+)
+async def test_applied_items_come_in_their_order(admin: Caller, applied: list[int], expected: list[int]) -> None:
+    """Items of others keep their place before the next that is of both."""
+    ports = [{"port": number, "name": f"p{number}"} for number in (80, 81)]
+    await admin.call("POST", SERVICES, {"metadata": {"name": "web"}, "spec": {"ports": ports}})
+    _, body = await apply(admin, "web", "m", ports=[{"port": number, "name": f"p{number}"} for number in applied])
+    assert [port["port"] for port in body["spec"]["ports"]] == expected
+
+
+async def test_an_empty_object_applied_changes_nothing(admin: Caller, web: str) -> None:
+    assert [(await apply(admin, "web", manager))[0] for manager in ("a", "b")] == [200, 200]

@@ -63,11 +63,30 @@ async def test_versions_to_come_are_too_large(admin: Caller) -> None:
         assert (response.status, response.headers["Retry-After"]) == (504, "1")
 
 
-@pytest.mark.parametrize("token", ["xyz", "eyJydiI6MX0"])
-async def test_continue_tokens_refused(admin: Caller, token: str) -> None:
-    status, body = await admin.call("GET", f"{SERVICES}?limit=1&continue={token}")
-    assert status == 400
-    assert body["message"].startswith("invalid continue token: continue key is not valid")
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        ("x", "illegal base64 data at input byte 0"),
+        ("bad+token", "illegal base64 data at input byte 3"),
+        ("bad-token", "illegal base64 data at input byte 8"),
+        ("abc", "invalid character 'i' looking for beginning of value"),
+        ("eyJ", "unexpected end of JSON input"),
+        ("W10", "json: cannot unmarshal array into Go value of type storage.continueToken"),
+        ("eyJ2IjoieCJ9", "server does not recognize this encoded version x"),
+        ("eyJydiI6MX0", "server does not recognize this encoded version "),
+        (
+            "eyJ2IjoibWV0YS5rOHMuaW8vdjEifQ",
+            "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+        ),
+        (
+            "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6NX0",
+            "encoded start key empty (version meta.k8s.io/v1)",
+        ),
+    ],
+)
+async def test_continue_tokens_refused(admin: Caller, token: str, why: str) -> None:
+    status, body = await admin.call("GET", f"{SERVICES}?limit=1&continue={token.replace('+', '%2B')}")
+    assert (status, body["message"]) == (400, f"invalid continue token: continue key is not valid: {why}")
 
 
 async def test_forms_of_the_wrong_shape_are_not_acceptable(admin: Caller) -> None:
@@ -128,3 +147,52 @@ async def test_documents_are_only_read(admin: Caller) -> None:
     for path in ("/api", "/apis", "/apis/discovery.k8s.io/v1"):
         status, body = await admin.call("POST", path, {})
         assert (status, body["reason"]) == (405, "MethodNotAllowed")
+
+
+@pytest.mark.parametrize("path", [SERVICES, f"{SERVICES}/kubernetes"])
+async def test_forms_come_in_the_version_asked_for(admin: Caller, path: str) -> None:
+    form = "PartialObjectMetadata" if path.endswith("kubernetes") else "PartialObjectMetadataList"
+    for kind in ("Table", form):
+        accepted = {"Accept": f"application/json;as={kind};g=meta.k8s.io;v=v1beta1"}
+        _, body = await admin.call("GET", path, headers=accepted)
+        inner = [row["object"] for row in body.get("rows", [])] + body.get("items", [])
+        assert {body["kind"]} == {kind}
+        assert {part["apiVersion"] for part in (body, *inner)} == {"meta.k8s.io/v1beta1"}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "given"),
+    [
+        ("application/yaml;q=0.5, application/json", "application/json"),
+        ("*/*, application/yaml", "application/yaml"),
+        ("application/*, application/yaml", "application/yaml"),
+        ("application/yaml, application/json", "application/yaml"),
+    ],
+)
+async def test_the_best_representation_accepted(admin: Caller, accepted: str, given: str) -> None:
+    response = await admin.send("GET", f"{SERVICES}/kubernetes", headers={"Accept": accepted})
+    assert response.headers["Content-Type"] == given
+
+
+async def test_pages_of_a_selection_end_where_the_objects_end(admin: Caller) -> None:
+    """A page that is full has a token where objects follow it, whether these match or not."""
+    for name, labels in (("a", {"g": "x"}), ("b", {"g": "x"}), ("c", {"g": "y"})):
+        await admin.call(
+            "POST", SERVICES, {"metadata": {"name": name, "labels": labels}, "spec": {"ports": [{"port": 80}]}}
+        )
+    _, page = await admin.call("GET", f"{SERVICES}?labelSelector=g%3Dx&limit=2")
+    assert [item["metadata"]["name"] for item in page["items"]] == ["a", "b"]
+    assert "remainingItemCount" not in page["metadata"]
+    _, rest = await admin.call("GET", f"{SERVICES}?labelSelector=g%3Dx&limit=2&continue={page['metadata']['continue']}")
+    assert (rest["items"], "continue" in rest["metadata"]) == ([], False)
+    _, one = await admin.call("GET", f"{SERVICES}?fieldSelector=metadata.name%3Da&limit=1")
+    assert (len(one["items"]), "continue" in one["metadata"]) == (1, False)
+
+
+async def test_lists_of_any_version_are_not_paged(admin: Caller) -> None:
+    await admin.call("POST", SERVICES, {"metadata": {"name": "a"}, "spec": {"ports": [{"port": 80}]}})
+    _, body = await admin.call("GET", f"{SERVICES}?resourceVersion=0&limit=1")
+    assert ([item["metadata"]["name"] for item in body["items"]], list(body["metadata"])) == (
+        ["a", "kubernetes"],
+        ["resourceVersion"],
+    )

@@ -60,9 +60,14 @@ def _conflicts(
         if entry.manager == manager:
             continue
         for path in sorted(entry.fields & wanted.keys()):
-            if path[-1] != "." and present.get(path) != wanted[path]:
+            if path[-1] != "." and present.get(path) != wanted[path] and not _says_nothing(path, wanted, present):
                 found.append((path, entry))
     return found
+
+
+def _says_nothing(path: Path, wanted: dict[Path, Any], present: dict[Path, Any]) -> bool:
+    """Whether an empty object is declared where the live one has fields, which it leaves as they are."""
+    return wanted[path] == {} and any(place[: len(path)] == path for place in present if place != path)
 
 
 def conflict_error(conflicts: list[tuple[Path, Entry]], api_version: str = "v1") -> StatusError:
@@ -117,19 +122,43 @@ def _merge(live: Any, patch: Any, type_: Type, field: Field | None) -> Any:
         if field.list_keys:
             return _merge_items(current, patch, type_.item, field.list_keys)
         if field.is_set:
-            return [*current, *(value for value in patch if value not in current)]
+            return _interleaved(current, patch)
     return patch
 
 
 def _merge_items(live: list[Any], patch: list[Any], item: Type, keys: tuple[str, ...]) -> list[Any]:
-    """Applied items in their order, items of others keep their place relative to their predecessor."""
+    """Items by their keys, those of both merged."""
     by_key = {item_key(value, keys): value for value in live}
-    wanted = [item_key(value, keys) for value in patch]
-    merged = {key: _merge(by_key.get(key), value, item, None) for key, value in zip(wanted, patch, strict=True)}
-    if [key for key in by_key if key in merged] == [key for key in wanted if key in by_key]:
-        result = [merged.pop(key, value) for key, value in by_key.items()]
-        return result + list(merged.values())
-    return list(merged.values()) + [value for key, value in by_key.items() if key not in wanted]
+    wanted = {item_key(value, keys): value for value in patch}
+    return [
+        _merge(by_key.get(key), wanted[key], item, None) if key in wanted else by_key[key]
+        for key in _interleaved(list(by_key), list(wanted))
+    ]
+
+
+def _interleaved(live: list[Any], wanted: list[Any]) -> list[Any]:
+    """All of both, the wanted in their order; a live item that is not among them keeps its place before the next of
+    both.  One of both that comes later in the wanted order is passed over until its turn."""
+    shared = [key for key in wanted if key in live]
+    found: list[Any] = []
+    at = to = 0
+    while at < len(live) or to < len(wanted):
+        if at < len(live):
+            key = live[at]
+            if key not in wanted:
+                found.append(key)
+                at += 1
+                continue
+            if key in found or (shared and key != shared[0] and to < len(wanted)):
+                at += 1
+                continue
+        if to < len(wanted):
+            key = wanted[to]
+            found.append(key)
+            to += 1
+            shared = shared[1:] if shared[:1] == [key] else shared
+            at += at < len(live) and live[at] == key
+    return found
 
 
 def _prune(

@@ -125,7 +125,7 @@ def _orders_alone(base: dict[str, Any], patch: dict[str, Any], type_: Type) -> N
 def _list(target: list[Any], patch: list[Any], key: str, item: Type, order: Any) -> list[Any]:
     if key == "$scalar":
         merged = [*target, *(value for value in patch if value not in target)]
-        return _ordered(merged, order, key, target) if order is not None else merged
+        return _ordered(merged, order if order is not None else patch, key, target)
     merged, entries, replaces = _directives(target, patch, key)
     if replaces:
         return [_stripped(value) for value in entries]
@@ -165,7 +165,8 @@ def _directives(target: list[Any], patch: list[Any], key: str) -> tuple[list[Any
 def _ordered(items: list[Any], order: Any, key: str, original: list[Any]) -> list[Any]:
     """Two orders made one: items the patch names come as it says, others as they were.
 
-    Between the two an item stands where it stood before; a new one comes before its next neighbour.
+    Between the two an item stands where it stood before; a new one comes before its next neighbour.  Several items
+    of one name, as a port of TCP and of UDP, all stay.
     """
     if not isinstance(order, list):
         return items
@@ -175,8 +176,7 @@ def _ordered(items: list[Any], order: Any, key: str, original: list[Any]) -> lis
 
     wanted = [identity(entry) for entry in order]
     before = {identity(value): index for index, value in reversed(list(enumerate(original)))}
-    by_name = {identity(value): value for value in items}
-    named = [by_name[name] for name in wanted if name in by_name]
+    named = sorted((value for value in items if identity(value) in wanted), key=lambda v: wanted.index(identity(v)))
     others = [value for value in items if identity(value) not in wanted]
     result: list[Any] = []
     while named and others:

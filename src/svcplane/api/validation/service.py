@@ -21,7 +21,6 @@ TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 DISTRIBUTIONS = ("PreferClose", "PreferSameZone", "PreferSameNode")
 SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _HINTS, _MODE = "service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"
-KUBELET_PORT = 10250
 LB_ONLY = "may only be used when `type` is 'LoadBalancer'"
 
 
@@ -93,11 +92,6 @@ def _type_rules(spec: Tree) -> list[FieldError]:
     kind, errors = spec.get("type"), []
     if not spec.get("ports") and not is_headless(spec) and kind != "ExternalName":
         errors.append(f.required("spec.ports"))
-    if kind == "LoadBalancer":
-        for index, port in enumerate(spec.get("ports", [])):
-            if port.get("port") == KUBELET_PORT:
-                detail = f"may not expose port {KUBELET_PORT} externally since it is used by kubelet"
-                errors.append(f.invalid(f"spec.ports[{index}]", KUBELET_PORT, detail))
     if kind in ("LoadBalancer", "NodePort") and is_headless(spec):
         detail = f"may not be set to 'None' for {kind} services"
         errors.append(f.invalid("spec.clusterIPs[0]", "None", detail))

@@ -12,7 +12,6 @@ from svcplane.base.net import CANONICAL_IPV4, canonical_cidr, canonical_ip
 BAD_IP = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 #: First octets of IPv4 networks of which `special_ip` refuses a part; other addresses need no closer look.
 SPECIAL_FIRST_OCTETS = frozenset({"0", "127", "169", "224"})
-LINK_LOCAL_MULTICAST = ipaddress.ip_network("ff02::/16")
 BAD_CIDR = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 
 
@@ -111,10 +110,16 @@ def special_ip(path: str, value: str) -> list[FieldError]:
         return [f.invalid(path, value, "may not be in the loopback range (127.0.0.0/8, ::1/128)")]
     if parsed.is_link_local:
         return [f.invalid(path, value, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")]
-    if (parsed.version == 4 and str(parsed).startswith("224.0.0.")) or parsed in LINK_LOCAL_MULTICAST:
+    if _is_link_local_multicast(parsed):
         detail = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"
         return [f.invalid(path, value, detail)]
     return []
+
+
+def _is_link_local_multicast(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """224.0.0.0/24, and IPv6 multicast of scope 2 with any flags."""
+    first = ip.packed
+    return first[:3] == b"\xe0\0\0" if ip.version == 4 else first[0] == 0xFF and first[1] & 0x0F == 2
 
 
 def fqdn(path: str, name: str) -> list[FieldError]:

@@ -62,14 +62,17 @@ def class_elements(classes: Iterable[tuple[n.Context, n.Class]]) -> dict[Place, 
 
 
 def nodeport_ips(config: NodeConfig, local_addresses: Iterable[str]) -> tuple[str, ...]:
-    """Addresses on which node ports answer; empty where the rule itself asks for any local address."""
+    """Addresses on which node ports answer; empty where the rule itself asks for any local address.
+
+    Loopback is not served, even where the operator names it: as kube-proxy in nftables mode.
+    """
     if config.nodeport_primary_only:
         return config.primary_ips
     networks = [ipaddress.ip_network(cidr) for cidr in config.nodeport_addresses]
     found = []
     for text in local_addresses:
         address = ipaddress.ip_address(text)
-        if any(address.version == net.version and address in net for net in networks):
+        if not address.is_loopback and any(address.version == net.version and address in net for net in networks):
             found.append(text)
     return tuple(found)
 
