@@ -76,6 +76,7 @@ INSIDE_OUT = {  # sender and address, in the order of the columns below
 B, BM, H, HM = "here away", "here away masked", "here", "here masked"
 NO_DETECTION = replace(CONFIG, detect_local=DetectLocal.NONE, local_cidrs=())
 MASQUERADE_ALL = replace(CONFIG, masquerade_all=True)
+NEITHER = replace(NO_DETECTION, masquerade_all=True)  # nobody is known for a Pod, and everybody is masqueraded
 EXTERNAL_LOCAL, INTERNAL_LOCAL = {"external_policy_local": True}, {"internal_policy_local": True}
 BOTH_LOCAL = EXTERNAL_LOCAL | INTERNAL_LOCAL
 
@@ -94,6 +95,8 @@ BOTH_LOCAL = EXTERNAL_LOCAL | INTERNAL_LOCAL
         (MASQUERADE_ALL, {}, [BM, BM, BM, BM, BM, BM, BM, BM, BM, BM, BM]),
         (MASQUERADE_ALL, EXTERNAL_LOCAL, [BM, B, B, B, BM, BM, BM, BM, H, H, H]),
         (MASQUERADE_ALL, INTERNAL_LOCAL, [HM, BM, BM, BM, HM, BM, BM, HM, BM, BM, BM]),
+        (NEITHER, {}, [BM, BM, BM, BM, BM, BM, BM, BM, BM, BM, BM]),
+        (NEITHER, EXTERNAL_LOCAL, [BM, H, H, H, BM, BM, BM, BM, H, H, H]),
     ],
 )
 def test_who_is_served_by_whom_and_seen_as_whom(
