@@ -64,7 +64,7 @@ def stale(flows: Iterable[Flow], state: ProxyState, protocol: Protocol = Protoco
         if flow.protocol is not protocol:
             continue
         owner = by_address.get((flow.dst, flow.dport))
-        if owner is None and (flow.dst, flow.dport) != (flow.reply_src, flow.reply_sport):
+        if owner is None and _is_nodeport_flow(flow, state):
             owner = by_port.get(flow.dport)
         if owner is None:
             continue
@@ -72,6 +72,15 @@ def stale(flows: Iterable[Flow], state: ProxyState, protocol: Protocol = Protoco
         if kept and (flow.reply_src, flow.reply_sport) not in kept:
             found.append(flow)
     return found
+
+
+def _is_nodeport_flow(flow: Flow, state: ProxyState) -> bool:
+    """Whether a flow to the number of a node port was for this node, and does not just pass through it.
+
+    One that is not translated began before its Service was known, and would go unanswered as long as the client asks.
+    """
+    translated = (flow.dst, flow.dport) != (flow.reply_src, flow.reply_sport)
+    return translated or flow.dst in state.node.local_addresses
 
 
 def _frontends(

@@ -135,11 +135,17 @@ def health_page(health: Health, path: str) -> Page:
 
 
 def local_ready(states: Iterable[ProxyState], names: Iterable[ServicePortName]) -> int:
-    """How many addresses on this node have a ready endpoint of a Service, `names` being its ports."""
+    """How many addresses on this node have a ready endpoint of a Service, `names` being its ports.
+
+    Of the family that has the most: a Pod of a dual-stack Service has an address of each, and counts once.
+    """
     ports = tuple(names)
-    return sum(
-        len({e.ip for name in ports for e in state.endpoints.get(name, ()) if e.is_local and e.ready})
-        for state in states
+    return max(
+        (
+            len({e.ip for name in ports for e in state.endpoints.get(name, ()) if e.is_local and e.ready})
+            for state in states
+        ),
+        default=0,
     )
 
 

@@ -38,6 +38,8 @@ class ModeTraits:
     else it leaves the node.  `hairpins_by_address`: an endpoint of another node that the short cut of policy Local
     may choose for itself is masqueraded too.  `guards_sources_without_endpoints`: a source that may not reach a
     load-balancer address is dropped also where there is nothing to reach; else it is refused as everybody.
+    `refuses_nodeports_anywhere`: a node port without endpoints is refused (policy Local: dropped) on every address of
+    the node, also where node ports do not answer.
     `holds_addresses`: every address of a Service is one of this node's own, so that an undefined port of any is
     rejected, internal policy Local without an endpoint here rejects too, and a process of this node, which has the
     service's address as its source, is always masqueraded.  `one_list`: an address has one list of endpoints, whoever
@@ -50,6 +52,7 @@ class ModeTraits:
     refuses_external_from_node: bool = True
     hairpins_by_address: bool = False
     guards_sources_without_endpoints: bool = True
+    refuses_nodeports_anywhere: bool = False
     holds_addresses: bool = False
     one_list: bool = False
     relays: bool = False
@@ -60,6 +63,7 @@ IPTABLES = ModeTraits(
     refuses_external_from_node=False,
     hairpins_by_address=True,
     guards_sources_without_endpoints=False,
+    refuses_nodeports_anywhere=True,
 )
 NFTABLES = ModeTraits(guards_cluster_ips=True)
 USERSPACE = ModeTraits(guards_cluster_ips=True, localhost_nodeports=True, relays=True)
@@ -166,7 +170,7 @@ def is_local_pod(config: NodeConfig, packet: Packet) -> bool:
 
 def _no_frontend(state: ProxyState, packet: Packet, traits: ModeTraits) -> Outcome:
     if packet.dst in state.node.local_addresses:
-        return PASSES
+        return _unanswered_nodeport(state, packet) if traits.refuses_nodeports_anywhere else PASSES
     if traits.holds_addresses:
         if any(packet.dst in port.external_vips and _checks_health(port, packet) for port in state.services.values()):
             return PASSES
@@ -180,6 +184,16 @@ def _no_frontend(state: ProxyState, packet: Packet, traits: ModeTraits) -> Outco
         return REJECTS
     if any(contains(cidr, packet.dst) for cidr in state.config.service_cidrs):
         return DROPS
+    return PASSES
+
+
+def _unanswered_nodeport(state: ProxyState, packet: Packet) -> Outcome:
+    """A port of the node on an address where node ports do not answer."""
+    for name, port in state.services.items():
+        if port.node_port and (port.node_port, port.protocol) == (packet.dport, packet.protocol):
+            choice = categorize(port, state.endpoints.get(name, ()), state.node)
+            if not (choice.local if port.external_policy_local else choice.cluster):
+                return DROPS if choice.has_any else REJECTS
     return PASSES
 
 

@@ -7,6 +7,7 @@ sync_proxy_rules_no_local_endpoints_total.
 from collections.abc import Iterable
 
 from svcplane.proxy.model import ProxyState, ServicePortName
+from svcplane.proxy.topology import usable
 
 
 class LocalGaps:
@@ -24,8 +25,7 @@ class LocalGaps:
             touched = state.services
         for name in touched:
             port, endpoints = state.services.get(name), state.endpoints.get(name, ())
-            usable = [endpoint for endpoint in endpoints if endpoint.ready or endpoint.serving]
-            gap = port is not None and bool(usable) and not any(endpoint.is_local for endpoint in usable)
+            gap = bool(usable(endpoints)) and not usable(endpoint for endpoint in endpoints if endpoint.is_local)
             _put(self.internal, name, gap and port is not None and port.internal_policy_local)
             external = port is not None and port.external_policy_local and port.externally_reachable
             _put(self.external, name, gap and external)

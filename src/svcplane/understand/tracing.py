@@ -223,13 +223,19 @@ def _no_service(state: ProxyState, packet: Packet, verdicts: set[Verdict]) -> st
         owner = f"{same[0].name.namespace}/{same[0].name.name}"
         wanted = f"{packet.dport}/{packet.protocol}"
         return f"{packet.dst} belongs to Service {owner}, which has no port {wanted}: it has {known}"
+    ports = [port for port in state.services.values() if port.node_port == packet.dport]
+    here = packet.dst in state.node.local_addresses
+    if ports and here:
+        silent = f"{packet.dport} is the node port of {ports[0].name}, but node ports do not answer on {packet.dst}"
+        return (
+            silent
+            if verdicts == {Verdict.PASS}
+            else f"{silent}; while no endpoint here serves it, it is refused there too"
+        )
     if Verdict.DROP in verdicts:
         return f"{packet.dst} is in the Service range, and no Service has it"
-    ports = [port for port in state.services.values() if port.node_port == packet.dport]
-    if ports and packet.dst not in state.node.local_addresses:
-        return f"{packet.dport} is the node port of {ports[0].name}, but {packet.dst} is no address of this node"
     if ports:
-        return f"{packet.dport} is the node port of {ports[0].name}, but node ports do not answer on {packet.dst}"
+        return f"{packet.dport} is the node port of {ports[0].name}, but {packet.dst} is no address of this node"
     return "no Service has this address and port: the packet goes on untouched"
 
 

@@ -48,6 +48,41 @@ def test_a_flow_that_concerns_no_service_is_kept() -> None:
     assert not stale([replace(TO_GONE, dst="10.96.0.99")], STATE)
 
 
+HERE_ALSO = replace(STATE, node=NodeState("n", local_addresses=("127.0.0.1", "172.30.0.11")))
+SILENT = Endpoint("10.244.1.98", 5353, ready=False, serving=False)
+
+
+@pytest.mark.parametrize(
+    ("dst", "dport", "reply", "is_stale"),
+    [
+        ("10.96.0.10", 53, ("10.244.1.11", 5353), False),
+        ("10.96.0.10", 53, ("10.244.1.11", 8080), True),  # the address is the same, its port is not
+        ("10.96.0.10", 53, ("10.244.1.98", 5353), True),  # is there, but does not serve
+        ("10.96.0.10", 54, ("10.244.1.99", 5353), False),  # not a port of the Service
+        ("198.51.100.1", 53, ("10.244.1.11", 8080), True),
+        ("198.51.100.1", 30053, ("198.51.100.1", 30053), False),
+        # not translated: the flow is older than the Service
+        ("10.96.0.10", 53, ("10.96.0.10", 53), True),
+        ("198.51.100.1", 53, ("198.51.100.1", 53), True),
+        ("172.30.0.11", 30053, ("172.30.0.11", 30053), True),
+        ("127.0.0.1", 30053, ("127.0.0.1", 30053), True),
+        ("172.30.0.99", 30053, ("172.30.0.99", 30053), False),  # passes through, to somebody who has that number too
+        ("172.30.0.11", 30053, ("10.244.1.11", 5353), False),
+        ("172.30.0.11", 30053, ("10.244.1.11", 8080), True),
+        ("172.30.0.11", 30054, ("10.244.1.99", 5353), False),
+    ],
+)
+def test_a_flow_is_stale_where_no_serving_endpoint_answers(
+    dst: str, dport: int, reply: tuple[str, int], is_stale: bool
+) -> None:
+    state = replace(HERE_ALSO, endpoints={NAME: (SERVING, SILENT)})
+    flow = Flow(Protocol.UDP, "10.244.1.12", 4000, dst, dport, *reply)
+    assert bool(stale([flow], state)) is is_stale
+    for other in (Protocol.TCP, Protocol.SCTP):
+        assert not stale([replace(flow, protocol=other)], state)
+    assert not stale([flow], replace(state, endpoints={NAME: (SILENT,)}))
+
+
 WEB = ServicePortName("default", "web", "", Protocol.TCP)
 GONE = Flow(Protocol.TCP, "10.244.1.12", 4000, "10.96.0.11", 80, "10.244.1.99", 8080)
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -117,3 +118,29 @@ def test_addresses_here_are_counted_once_for_all_ports() -> None:
     endpoints = {names[0]: (here, other), names[1]: (Endpoint("10.0.0.1", 81, is_local=True),)}
     state = ProxyState(NodeConfig("n", Family.IPV4), NodeState("n"), endpoints=endpoints)
     assert local_ready((state,), names) == 1
+
+
+def test_a_pod_with_an_address_of_each_family_is_counted_once() -> None:
+    name = ServicePortName("default", "web", "", Protocol.TCP)
+    four, six = (
+        ProxyState(
+            NodeConfig("n", family),
+            NodeState("n"),
+            endpoints={name: tuple(Endpoint(ip, 80, is_local=True) for ip in addresses)},
+        )
+        for family, addresses in (
+            (Family.IPV4, ("10.0.0.1", "10.0.0.2")),
+            (Family.IPV6, ("fd00::1", "fd00::2")),
+        )
+    )
+    assert local_ready((four, six), (name,)) == 2
+    assert local_ready((replace(four, endpoints={}), six), (name,)) == 2
+    assert local_ready((), (name,)) == 0
+
+
+def test_endpoints_that_end_or_are_elsewhere_are_not_counted() -> None:
+    name = ServicePortName("default", "web", "", Protocol.TCP)
+    ends = Endpoint("10.0.0.1", 80, is_local=True, ready=False, terminating=True)
+    away = Endpoint("10.0.0.2", 80)
+    state = ProxyState(NodeConfig("n", Family.IPV4), NodeState("n"), endpoints={name: (ends, away)})
+    assert local_ready((state,), (name,)) == 0

@@ -1,5 +1,7 @@
 """kube-proxy's metric names, and what moves them."""
 
+import msgspec
+
 from svcplane.base.net import Family
 from svcplane.proxy.metrics import Metrics
 from svcplane.proxy.model import Endpoint, NodeConfig, NodeState, Protocol, ProxyState, ServicePort, ServicePortName
@@ -96,3 +98,9 @@ def test_gaps_of_policy_local_follow_what_is_touched() -> None:
     assert (gaps.internal, gaps.external) == (set(), {NAMES[1]})
     gaps.update(state((GONE,), ()), None)
     assert (gaps.internal, gaps.external) == (set(), set())
+    # neither ready nor about to end: nobody uses it, here or elsewhere
+    unready = msgspec.structs.replace(AWAY, ready=False)
+    gaps.update(state((unready,), (unready,)), None)
+    assert (gaps.internal, gaps.external) == (set(), set())
+    gaps.update(state((msgspec.structs.replace(HERE, ready=False), AWAY), (AWAY,)), None)
+    assert (gaps.internal, gaps.external) == ({NAMES[0]}, {NAMES[1]})

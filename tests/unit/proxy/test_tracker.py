@@ -121,3 +121,178 @@ def test_a_new_zone_touches_every_service_port(tracker: Tracker) -> None:
     node = msgspec.convert(wire, Node)
     assert tracker.node_changed(node) == {NAME}
     assert not tracker.node_changed(node)
+
+
+def ports(*named: tuple[str, str, int]) -> list[dict[str, Any]]:
+    return [{"name": name, "protocol": protocol, "port": number} for name, protocol, number in named]
+
+
+def placed(name: str, numbered: list[dict[str, Any]], *endpoints: dict[str, Any], **more: Any) -> EndpointSlice:
+    wire = {
+        "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": numbered,
+        "endpoints": list(endpoints),
+        **more,
+    }
+    return msgspec.convert(wire, EndpointSlice)
+
+
+TARGET = ports(("p", "TCP", 8080))
+UNREADY = {"ready": False, "serving": False}
+ENDS = {"ready": False, "serving": True, "terminating": True}
+
+
+@pytest.mark.parametrize(
+    ("slices", "expected"),
+    [
+        ([placed("a", TARGET, endpoint("10.0.0.1")), placed("b", TARGET, endpoint("10.0.0.2"))], "1:8080 2:8080"),
+        ([placed("b", TARGET, endpoint("10.0.0.2")), placed("a", TARGET, endpoint("10.0.0.1"))], "1:8080 2:8080"),
+        ([placed("a", TARGET, endpoint("10.0.0.1")), placed("b", TARGET, endpoint("10.0.0.1"))], "1:8080"),
+        # a named target port may have another number in another Pod, and in one and the same
+        (
+            [placed("a", TARGET, endpoint("10.0.0.1")), placed("b", ports(("p", "TCP", 80)), endpoint("10.0.0.1"))],
+            "1:80 1:8080",
+        ),
+        ([placed("a", ports(("p", "TCP", 80), ("q", "TCP", 81)), endpoint("10.0.0.1"))], "1:80"),
+        ([placed("a", ports(("p", "UDP", 80)), endpoint("10.0.0.1"))], ""),
+        ([placed("a", ports(("p", "TCP", 0)), endpoint("10.0.0.1"))], ""),
+        ([placed("a", [{"name": "p", "protocol": "TCP"}], endpoint("10.0.0.1"))], ""),  # no number: all ports
+        ([placed("a", [], endpoint("10.0.0.1"))], ""),
+        ([placed("a", TARGET, {"addresses": ["10.0.0.1", "10.0.0.2"], "conditions": {}})], "1:8080"),
+        ([placed("a", TARGET, endpoint("fd00::1"))], ""),
+        ([placed("a", TARGET, endpoint("fd00::1"), addressType="IPv6")], ""),
+        ([placed("a", TARGET, endpoint("example.org"), addressType="FQDN")], ""),
+        ([placed("a", TARGET, endpoint("010.000.00.001"))], "1:8080"),
+        ([placed("a", TARGET, endpoint("10.0.0.1", **UNREADY), endpoint("10.0.0.2"))], "1:8080! 2:8080"),
+        # the running one of two at one address, whichever slice has it and comes first
+        ([placed("a", TARGET, endpoint("10.0.0.1", **ENDS)), placed("b", TARGET, endpoint("10.0.0.1"))], "1:8080"),
+        ([placed("a", TARGET, endpoint("10.0.0.1")), placed("b", TARGET, endpoint("10.0.0.1", **ENDS))], "1:8080"),
+        ([placed("a", TARGET, endpoint("10.0.0.1", **ENDS), endpoint("10.0.0.1"))], "1:8080"),
+    ],
+)
+def test_endpoints_of_several_slices(tracker: Tracker, slices: list[EndpointSlice], expected: str) -> None:
+    tracker.service_changed(None, service())
+    for one in slices:
+        tracker.slice_changed(None, one)
+    found = tracker.state.endpoints.get(NAME, ())
+    assert " ".join(f"{e.ip[-1]}:{e.port}" + "!" * (not e.ready) for e in found) == expected
+
+
+def test_an_endpoint_that_moves_between_slices_stays(tracker: Tracker) -> None:
+    tracker.service_changed(None, service())
+    first = placed("a", TARGET, endpoint("10.0.0.1"))
+    tracker.slice_changed(None, first)
+    assert not tracker.slice_changed(None, placed("b", TARGET, endpoint("10.0.0.1")))
+    assert not tracker.slice_changed(first, None)
+    assert [str(e) for e in tracker.state.endpoints[NAME]] == ["10.0.0.1:8080"]
+
+
+def test_an_endpoint_without_a_node_or_of_another_is_not_here(tracker: Tracker) -> None:
+    tracker.service_changed(None, service())
+    nowhere = {"addresses": ["10.0.0.1"], "conditions": {}}
+    elsewhere, here = {**nowhere, "addresses": ["10.0.0.2"], "nodeName": "node2"}, endpoint("10.0.0.3")
+    tracker.slice_changed(None, placed("a", TARGET, nowhere, elsewhere, here))
+    assert [e.is_local for e in tracker.state.endpoints[NAME]] == [False, False, True]
+
+
+LB = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 345}
+DUAL = {"clusterIPs": ["10.96.0.10", "fd00:10:96::10"]}
+
+
+@pytest.mark.parametrize(
+    ("family", "spec", "expected"),
+    [
+        (Family.IPV4, {}, "10.96.0.10"),
+        (Family.IPV6, {}, ""),
+        (Family.IPV4, DUAL, "10.96.0.10"),
+        (Family.IPV6, DUAL, "fd00:10:96::10"),
+        (Family.IPV4, {"clusterIP": "fd00:10:96::10", "clusterIPs": ["fd00:10:96::10"]}, ""),
+        (
+            Family.IPV6,
+            {"clusterIP": "fd00:10:96::10", "clusterIPs": ["fd00:10:96::10", "10.96.0.10"]},
+            "fd00:10:96::10",
+        ),
+    ],
+)
+def test_a_service_is_of_the_families_of_its_addresses(family: Family, spec: dict[str, Any], expected: str) -> None:
+    tracker = Tracker(NodeConfig("node1", family))
+    tracker.service_changed(None, service(**spec))
+    assert [port.cluster_ip for port in tracker.state.services.values()] == [expected] * bool(expected)
+
+
+def test_a_dual_stack_service_with_slices_of_one_family_has_endpoints_in_that_alone() -> None:
+    four, six = (Tracker(NodeConfig("node1", family)) for family in (Family.IPV4, Family.IPV6))
+    for tracker in (four, six):
+        tracker.service_changed(None, service(**DUAL))
+        tracker.slice_changed(None, slice_(endpoint("10.244.1.11")))
+    assert NAME in four.state.endpoints
+    assert NAME in six.state.services
+    assert NAME not in six.state.endpoints
+
+
+@pytest.mark.parametrize(
+    ("family", "external", "balancers", "ranges"),
+    [
+        (Family.IPV4, ("198.51.100.1",), ("203.0.113.1", "203.0.113.2"), ("192.168.0.0/24", "203.0.113.0/25")),
+        (Family.IPV6, ("fd00:51::1",), ("fd00:51::2",), ("fd00:99::/64",)),
+    ],
+)
+def test_addresses_and_ranges_are_those_of_the_family(
+    family: Family, external: tuple[str, ...], balancers: tuple[str, ...], ranges: tuple[str, ...]
+) -> None:
+    """White space around a range is allowed; a load balancer with `ipMode: Proxy`, or known by name, has no address."""
+    ingress: list[dict[str, str]] = [
+        {"ip": "203.0.113.1"},
+        {"ip": "203.0.113.2", "ipMode": "VIP"},
+        {"ip": "203.0.113.3", "ipMode": "Proxy"},
+        {"hostname": "lb.example.org"},
+        {"ip": "fd00:51::2", "ipMode": "VIP"},
+        {"ip": "fd00:51::3", "ipMode": "Proxy"},
+    ]
+    spec = {
+        "externalIPs": ["198.51.100.1", "fd00:51::1"],
+        "loadBalancerSourceRanges": ["192.168.0.0/24", " 203.0.113.0/25", "fd00:99::/64 "],
+    }
+    changed = service(**LB, **DUAL, **spec)
+    changed.status = msgspec.convert({"loadBalancer": {"ingress": ingress}}, type(changed.status))
+    tracker = Tracker(NodeConfig("node1", family))
+    tracker.service_changed(None, changed)
+    port = tracker.state.services[NAME]
+    assert (port.external_ips, port.load_balancer_ips, port.source_ranges) == (external, balancers, ranges)
+
+
+def test_a_service_that_turns_from_headless_to_one_with_an_address_has_its_endpoints(tracker: Tracker) -> None:
+    headless = service(clusterIP="None")
+    tracker.service_changed(None, headless)
+    tracker.slice_changed(None, slice_(endpoint("10.244.1.11")))
+    assert not tracker.state.endpoints
+    assert tracker.service_changed(headless, service()) == {NAME}
+    assert NAME in tracker.state.endpoints
+    assert tracker.service_changed(service(), headless) == {NAME}
+    assert not tracker.state.services
+    assert not tracker.state.endpoints
+
+
+def test_ports_of_one_service_come_go_and_change_each_for_itself(tracker: Tracker) -> None:
+    names = [
+        ServicePortName("default", "web", name, Protocol(p)) for name, p in (("u", "UDP"), ("t", "TCP"), ("s", "SCTP"))
+    ]
+    three = ports(("u", "UDP", 53), ("t", "TCP", 53), ("s", "SCTP", 53))
+    affinity = {"sessionAffinity": "ClientIP"}
+    assert tracker.service_changed(None, service(ports=three, **affinity)) == set(names)
+    assert {port.affinity_timeout_s for port in tracker.state.services.values()} == {10800}
+    fewer = [three[0], {**three[1], "port": 54}]
+    assert tracker.service_changed(service(ports=three, **affinity), service(ports=fewer, **affinity)) == set(names[1:])
+    assert set(tracker.state.services) == set(names[:2])
+    assert not tracker.service_changed(service(ports=fewer, **affinity), service(ports=fewer, **affinity))
+
+
+def test_a_health_check_port_is_that_of_a_load_balancer_with_policy_local(tracker: Tracker) -> None:
+    plain, balanced = service(), service(**LB)
+    tracker.service_changed(None, plain)
+    assert not tracker.state.services[NAME].health_check_node_port
+    tracker.service_changed(plain, balanced)
+    assert tracker.state.services[NAME].health_check_node_port == 345
+    tracker.service_changed(balanced, plain)
+    assert not tracker.state.services[NAME].health_check_node_port

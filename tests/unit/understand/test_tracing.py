@@ -1,5 +1,7 @@
 """The words of a trace: who gets a connection and why, or why nobody does, and whether the kernel agrees."""
 
+from dataclasses import replace
+
 import pytest
 
 from svcplane.base.errors import ConfigError
@@ -20,7 +22,7 @@ from svcplane.proxy.model import (
     ServicePortName,
     Verdict,
 )
-from svcplane.proxy.oracle import NFTABLES, decide
+from svcplane.proxy.oracle import IPTABLES, NFTABLES, decide
 from svcplane.understand.foreign import Connection, Drop
 from svcplane.understand.probing import judge
 from svcplane.understand.tracing import Trace, destination, origin_of, trace, ways, with_drops
@@ -213,3 +215,17 @@ def test_what_no_service_has_goes_its_way_and_may_be_dropped_there() -> None:
     assert (way.endpoint, way.endpoint_port, way.vip) == ("192.0.2.7", 443, "192.0.2.7")
     assert with_drops(found, [dropping(way)], ()).verdict == "drop"
     assert led(traced(state(), packet())) == []  # refused, whatever others do
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "verdict", "more"),
+    [((NEAR,), "pass", ""), ((FAR,), "drop", "; while no endpoint here serves it, it is refused there too")],
+)
+def test_a_node_port_on_an_address_where_it_does_not_answer(
+    endpoints: tuple[Endpoint, ...], verdict: str, more: str
+) -> None:
+    desired = state(*endpoints, external_policy_local=True)
+    desired = replace(desired, config=replace(CONFIG, nodeport_addresses=("172.30.0.0/24",)))
+    found = trace(desired, packet("127.0.0.1", 30080), "iptables", IPTABLES, source="here", live=None)
+    words = f"30080 is the node port of shop/web:http, but node ports do not answer on 127.0.0.1{more}"
+    assert (found.verdict, found.why) == (verdict, words)

@@ -85,11 +85,11 @@ def _port_shape(place: Place) -> Shape:
     return Shape(place.root, (4, 8, 12, 16), jump, lambda length, value: f"KUBE-{place.kind}-{ports(length, value)}")
 
 
-def nodeport_jumps(config: NodeConfig, chain: str) -> Rules:
+def nodeport_jumps(config: NodeConfig) -> Rules:
     """From an address on which node ports answer to the chain of ports."""
     loopback = "127.0.0.0/8" if config.family is Family.IPV4 else "::1/128"
     localhost = config.family is Family.IPV4 and config.localhost_nodeports
-    local = f"-m addrtype --dst-type LOCAL -j {chain}"
+    local = "-m addrtype --dst-type LOCAL -j KUBE-NODEPORTS"
     if not config.nodeport_primary_only and not config.nodeport_addresses:
         return (local,) if localhost else (f"! -d {loopback} {local}",)
     chosen = [single(ip) for ip in config.primary_ips] if config.nodeport_primary_only else config.nodeport_addresses
@@ -100,8 +100,9 @@ def nodeport_jumps(config: NodeConfig, chain: str) -> Rules:
 def tails(config: NodeConfig) -> dict[tuple[str, str], Rules]:
     """Rules that follow those of a tree's root, by table and chain."""
     return {
-        ("nat", "KUBE-SERVICES"): nodeport_jumps(config, "KUBE-NODEPORTS"),
-        ("filter", "KUBE-EXTERNAL-SERVICES"): nodeport_jumps(config, "KUBE-EXTERNAL-PORTS"),
+        ("nat", "KUBE-SERVICES"): nodeport_jumps(config),
+        # as kube-proxy has it, whatever the addresses of node ports: only translation depends on these
+        ("filter", "KUBE-EXTERNAL-SERVICES"): ("-m addrtype --dst-type LOCAL -j KUBE-EXTERNAL-PORTS",),
     }
 
 
