@@ -135,3 +135,12 @@ def test_ports_of_the_same_addresses_share_a_slice() -> None:
 def test_addresses_are_spelled_canonically() -> None:
     (tree,) = plan(endpoints(subset("fd00:0::01")), []).creates
     assert tree["endpoints"][0]["addresses"] == ["fd00::1"]
+
+
+def test_a_slice_that_is_used_again_is_as_a_new_one_and_an_edited_one_is_not() -> None:
+    (tree,) = plan(endpoints(subset("10.0.0.1")), []).creates
+    other = subset("10.0.0.1", ports=[{"port": 81, "protocol": "TCP"}])
+    (recycled,) = plan(endpoints(other), [made(tree, "db-1")]).updates
+    assert (recycled["metadata"]["name"], recycled["metadata"]["generateName"]) == ("db-1", "db-")
+    (edited,) = plan(endpoints(subset("10.0.0.2")), [made(tree, "db-1")]).updates
+    assert "generateName" not in edited["metadata"]
