@@ -20,6 +20,7 @@ CONTROLLER = "endpointslice-controller.k8s.io"
 MAX_PER_SLICE = 100
 RESERVED_LABELS = (SERVICE_NAME, MANAGED_BY, p.HEADLESS_LABEL)
 Tree = dict[str, Any]
+Identity = tuple[tuple[str, ...], str, str, str]  # addresses, hostname, the Pod's namespace and name
 PortMap = tuple[tuple[str, str, int | None, str | None], ...]  # name, protocol, port, appProtocol
 
 
@@ -206,7 +207,7 @@ def _hints(tree: Tree) -> list[Tree | None]:
 def _placeholder(service: Service, family: str, kept: list[_Slice], fresh: list[Tree], doomed: list[_Slice]) -> None:
     """A Service without endpoints has one empty slice a family."""
     for index, slice_ in enumerate(doomed):
-        if not slice_.tree.get("endpoints") and not slice_.tree.get("ports"):
+        if not slice_.changed and not slice_.tree.get("endpoints") and not slice_.tree.get("ports"):
             kept.append(doomed.pop(index))
             return
     fresh.append(_new(service, family, (), []))
@@ -221,9 +222,9 @@ def _pack(
     limit: int,
 ) -> tuple[list[_Slice], list[_Slice], list[Tree]]:
     """(slices that stay, slices that go, new slices)."""
-    missing = dict(endpoints)
-    for slice_ in slices:
-        _keep_present(slice_, missing)
+    missing = {identity(endpoint): endpoint for endpoint in endpoints.values()}
+    emptied = [slice_ for slice_ in slices if _keep_present(slice_, missing)]
+    slices = [slice_ for slice_ in slices if slice_ not in emptied]
     left = list(missing.values())
     for slice_ in sorted((s for s in slices if s.changed), key=lambda s: -len(s.tree["endpoints"])):
         room = limit - len(slice_.tree["endpoints"])
@@ -241,16 +242,29 @@ def _pack(
             fullest.changed = True
         else:
             fresh.append(_new(service, family, ports, left))
-    stay = [slice_ for slice_ in slices if slice_.tree["endpoints"]]
-    return stay, [slice_ for slice_ in slices if not slice_.tree["endpoints"]], fresh
+    return slices, emptied, fresh
 
 
-def _keep_present(slice_: _Slice, missing: dict[str, Tree]) -> None:
-    """Take what is wanted and in the slice out of `missing`, brought up to date; drop the rest."""
+def identity(endpoint: Tree) -> Identity:
+    """Two endpoints that share it are one in two states; a Pod with another address is another endpoint."""
+    target = endpoint.get("targetRef") or {}
+    return (
+        tuple(sorted(endpoint["addresses"])),
+        endpoint.get("hostname", ""),
+        target.get("namespace", ""),
+        target.get("name", ""),
+    )
+
+
+def _keep_present(slice_: _Slice, missing: dict[Identity, Tree]) -> bool:
+    """Take what is wanted and in the slice out of `missing`, brought up to date; drop the rest.
+
+    True where that was all: such a slice is not filled again but goes, or is used again as a new one.
+    """
     kept: list[Tree] = []
-    for endpoint in slice_.tree.get("endpoints") or []:
-        uid = (endpoint.get("targetRef") or {}).get("uid", "")
-        new = missing.pop(uid, None)
+    before = slice_.tree.get("endpoints") or []
+    for endpoint in before:
+        new = missing.pop(identity(endpoint), None)
         if new is None:
             slice_.changed = True
             continue
@@ -260,6 +274,7 @@ def _keep_present(slice_: _Slice, missing: dict[str, Tree]) -> None:
             slice_.changed = True
         kept.append({**new, **({"hints": hints} if hints else {})})
     slice_.tree["endpoints"] = kept
+    return bool(before) and not kept
 
 
 def _labels(service: Service) -> dict[str, str]:
@@ -298,12 +313,17 @@ def _new(service: Service, family: str, ports: PortMap, endpoints: list[Tree]) -
 
 
 def _refresh_metadata(service: Service, tree: Tree) -> bool:
-    """Bring labels up to date; True where they were not."""
+    """Bring labels up to date; True where they were not.  Those that we add are no reason to write."""
     labels, meta = _labels(service), tree["metadata"]
-    if meta.get("labels") == labels:
+    before = meta.get("labels", {})
+    if _of_service(before) == _of_service(labels):
         return False
     meta["labels"] = labels
     return True
+
+
+def _of_service(labels: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in labels.items() if key not in RESERVED_LABELS}
 
 
 def stamp(tree: Tree, trigger_time: str) -> None:
