@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from controlled import node, nodes, pod, service, stored
@@ -271,3 +272,32 @@ def test_hint_follows_a_pod_that_is_no_longer_ready_or_whose_node_changed_its_zo
         None,
         {"forZones": [{"name": "b"}], "forNodes": [{"name": "n1"}]},
     ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "before", "expected", "crossing", "updates"),
+    [
+        ("auto", [{"c": 3}], {"a": 1, "b": 1, "c": 1}, 2, 1),
+        ("auto", [{"a": 2, "c": 2}], {}, 0, 0),  # beyond the threshold
+        ("Auto", [{"a": 2, "c": 2}, {"a": 2, "b": 3}], {"a": 3, "b": 3, "c": 3}, 1, 2),
+        ("disabled", [{"a": 2, "c": 2}, {"a": 2, "b": 3}], {}, 0, 0),
+    ],
+)
+def test_hints_come_to_slices_that_are_there(
+    mode: str, before: list[dict[str, int]], expected: dict[str, int], crossing: int, updates: int
+) -> None:
+    """Three zones of like CPUs; each slice has so many endpoints of each zone."""
+    places, pods, slices = zones(a="1", b="1", c="1"), list[Pod](), list[EndpointSlice]()
+    for counts in before:
+        names = [zone for zone, count in counts.items() for _ in range(count)]
+        added = [pod(len(pods) + number, node=zone) for number, zone in enumerate(names)]
+        pods += added
+        (slice_,) = stored(plan(service(), added, places, [], ""), [])
+        meta = msgspec.structs.replace(slice_.metadata, name=f"web-{len(slices)}")
+        slices.append(msgspec.structs.replace(slice_, metadata=meta))
+    made = plan(auto(**{OLD_MODE: mode}), pods, places, slices, "")
+    after = stored(made, slices)
+    assert (len(made.creates), len(made.updates), len(made.deletes)) == (0, updates, 0)
+    assert shares(after) == expected
+    found = [e for one in after for e in one.endpoints or () if e.hints and e.hints.for_zones[0].name != e.zone]
+    assert len(found) == crossing

@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from controlled import NAMED, node, nodes, pod, pods, service, stored
-from svcplane.api.core import Service
+from svcplane.api.core import Pod, Service
 from svcplane.api.discovery import EndpointSlice
+from svcplane.controllers.slices.placed import Placed
 from svcplane.controllers.slices.plan import Plan, plan
 
 
@@ -325,3 +326,26 @@ def test_protocol_and_app_protocol_of_ports_and_ports_of_one_number() -> None:
     (tree,) = plan(service(ports=ports), [pod(0, spec={"containers": containers})], nodes(), [], "").creates
     found = [(p["name"], p["port"], p["protocol"], p.get("appProtocol")) for p in tree["ports"]]
     assert found == [("b", 8080, "UDP", "example.com/x"), ("c", 9000, "TCP", None), ("d", 9000, "SCTP", None)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "in_place"),
+    [
+        (pod(1, ready=False), True),
+        (pod(1, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}), True),
+        (pod(1, ip="10.9.0.1"), False),
+        (pod(1, spec={"hostname": "h", "subdomain": "web"}), False),
+        (pod(1, metadata={"uid": "new"}), False),
+        (pod(1, status={"phase": "Failed"}), False),
+        (pod(1, node="unheard-of"), False),
+        (pod(9), False),
+    ],
+)
+def test_the_short_way_is_for_endpoints_that_stay_the_same(changed: Pod, in_place: bool) -> None:
+    """It comes to what the whole plan would come to, or leaves it to that."""
+    one = service()
+    before = {slice_.metadata.name: slice_ for slice_ in slices_of(one, 2)}
+    edited = Placed(one, before).edit([changed], nodes(), before, "")
+    assert (edited is not None) == in_place
+    if edited is not None:
+        assert edited == plan(one, [pod(0), changed], nodes(), list(before.values()), "").updates
