@@ -43,8 +43,8 @@ class Placed:
             return None  # any change of readiness can move hints between all slices
         edited: dict[str, full.Tree] = {}
         for family in service.spec.ip_families or ["IPv4"]:
-            wanted, retry = full.desired(service, pods, nodes, family)
-            if retry:
+            wanted, skipped = full.desired(service, pods, nodes, family)
+            if skipped:
                 return None
             places = {uid: (ports, endpoint) for ports, group in wanted.items() for uid, endpoint in group.items()}
             for pod in pods:

@@ -26,7 +26,7 @@ PortMap = tuple[tuple[str, str, int | None, str | None], ...]  # name, protocol,
 
 @dataclass(slots=True)
 class Plan:
-    """`updates` are whole slices under their old names; `retry`: a Pod's node is not known yet.
+    """`updates` are whole slices under their old names; `retry`: a Pod's node is not known yet, `skipped` says which.
 
     `refused`: by family, why `topology-mode: Auto` cannot be done; empty where it is done or not asked for.
     """
@@ -34,8 +34,12 @@ class Plan:
     creates: list[Tree] = field(default_factory=list)
     updates: list[Tree] = field(default_factory=list)
     deletes: list[str] = field(default_factory=list)
-    retry: bool = False
+    skipped: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def retry(self) -> bool:
+        return bool(self.skipped)
 
 
 @dataclass(slots=True)
@@ -68,8 +72,8 @@ def plan(
     families = service.spec.ip_families or ["IPv4"]
     usable = [slice_ for slice_ in existing if slice_.address_type in families and is_owned(slice_, service)]
     for family in families:
-        wanted, retry = desired(service, pods, nodes, family)
-        result.retry = result.retry or retry
+        wanted, skipped = desired(service, pods, nodes, family)
+        result.skipped += [text for text in skipped if text not in result.skipped]
         mine = [_Slice(to_tree(slice_)) for slice_ in usable if slice_.address_type == family]
         _plan_family(service, family, wanted, mine, nodes, trigger_time, max_per_slice, result)
     used = {slice_.metadata.name for slice_ in usable}
@@ -85,10 +89,10 @@ def is_owned(slice_: EndpointSlice, service: Service) -> bool:
 
 def desired(
     service: Service, pods: Sequence[Pod], nodes: Mapping[str, Node], family: str
-) -> tuple[dict[PortMap, dict[str, Tree]], bool]:
-    """Endpoints by ports, then by the Pod's uid; and whether a node was missing."""
+) -> tuple[dict[PortMap, dict[str, Tree]], list[str]]:
+    """Endpoints by ports, then by the Pod's uid; and a text for each Pod whose node is missing."""
     groups: dict[PortMap, dict[str, Tree]] = {}
-    retry = False
+    skipped: list[str] = []
     publish = service.spec.publish_not_ready_addresses
     for pod in pods:
         if pod.status.phase in p.ENDED:
@@ -98,11 +102,12 @@ def desired(
             continue
         node = nodes.get(pod.spec.node_name)
         if node is None and not publish:
-            retry = True
+            text = f"skipping Pod {pod.metadata.name} for Service {service.key}: Node {pod.spec.node_name} Not Found"
+            skipped.append(text)
             continue
         ports = _ports(service, pod)
         groups.setdefault(ports, {})[pod.metadata.uid] = _endpoint(service, pod, address, node)
-    return groups, retry
+    return groups, skipped
 
 
 def _ports(service: Service, pod: Pod) -> PortMap:
