@@ -178,6 +178,15 @@ async def test_a_pod_waits_for_its_node(cluster: Caller) -> None:
     await a_pod(cluster, "p1", "10.1.0.1", "late")
     await until(lambda: slices(cluster))
     assert await ready_addresses(cluster) == []
+
+    async def told() -> list[str]:
+        _, found = await cluster.call("GET", f"{CORE}/events?fieldSelector=reason=FailedToUpdateEndpointSlices")
+        return [event["message"] for event in found["items"]]
+
+    assert await until(told) == [
+        "Error updating Endpoint Slices for Service default/web: "
+        "skipping Pod p1 for Service default/web: Node late Not Found"
+    ]
     await a_node(cluster, "late")
     await become(cluster, "10.1.0.1")
 

@@ -3,11 +3,13 @@
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from controlled import node, nodes, pod, service, stored
 from svcplane.api.core import Node, Pod
 from svcplane.api.discovery import EndpointSlice
+from svcplane.controllers.slices import shares as by_cpu
 from svcplane.controllers.slices.plan import Plan, plan
 
 MODE = "service.kubernetes.io/topology-mode"
@@ -158,3 +160,144 @@ def test_auto_comes_before_traffic_distribution() -> None:
     assert all("forNodes" not in endpoint["hints"] for endpoint in made.creates[0]["endpoints"])
     refused = plan(wanted, spread(a=1), zones(a="1", b="1"), [], "")
     assert all("hints" not in endpoint for endpoint in refused.creates[0]["endpoints"])
+
+
+# Cases of topologycache's and trafficdist's tests, by what they say.
+
+
+@pytest.mark.parametrize(
+    ("places", "ratios"),
+    [
+        ([], None),
+        ([node("1", "a")], None),
+        ([node("1", "a", "1"), node("2", "a", "1")], None),
+        ([node("1", "a", "1000m"), node("2", "b", "1000m")], {"a": 0.5, "b": 0.5}),
+        ([node("1", "a", "1000m"), node("2", "b", "1000m", ready=False)], None),
+        ([node("1", "a", "1"), node("2", "b", "1"), node("3", "b", "1")], {"a": 0.333, "b": 0.667}),
+        ([node("1", "a", "1500m"), node("2", "b", "3"), node("3", "c", "500m")], {"a": 0.3, "b": 0.6, "c": 0.1}),
+        ([node("1", "a", "1"), node("2", "b", "1"), node("3", cpu="1")], None),
+        ([node("1", "a", "1"), node("2", "b", "1"), node("3", cpu="1", ready=False)], {"a": 0.5, "b": 0.5}),
+        ([node("1", "a", "1"), node("2", "b", "1"), node("3", "c", "0")], None),
+        (
+            [
+                node("1", "a", "1"),
+                node("2", "b", "1"),
+                node("3", "c", "1", **{"node-role.kubernetes.io/master": ""}),
+                node("4", "b", "8", **{"node-role.kubernetes.io/control-plane": "x"}),
+            ],
+            {"a": 0.5, "b": 0.5},
+        ),
+    ],
+)
+def test_part_of_each_zone(places: list[Node], ratios: dict[str, float] | None) -> None:
+    found = by_cpu.cpu_ratios({one.metadata.name: one for one in places})
+    rounded = found and {zone: round(part, 3) for zone, part in found.items()}
+    assert rounded == ratios
+
+
+@pytest.mark.parametrize(
+    ("desired", "given", "giving", "receiving"),
+    [
+        ({}, {}, {}, {}),
+        ({"a": 1.2, "b": 1.1, "c": 1.0}, {"a": 1, "b": 1, "c": 1}, {}, {}),
+        # rather the own zone than a slightly better spread
+        ({"a": 5.1, "b": 5.1, "c": 5.8}, {"a": 16}, {"a": 10}, {"b": 5, "c": 5}),
+        ({"a": 5.0, "b": 5.6, "c": 5.4}, {"a": 16}, {"a": 11}, {"b": 6, "c": 5}),
+        ({"a": 5.0, "b": 5.6, "c": 5.4}, {"b": 8, "c": 8}, {"b": 2, "c": 3}, {"a": 5}),
+        ({"a": 5.0, "b": 5.0, "c": 5.0}, {"a": 6, "b": 6, "c": 6}, {}, {}),
+        ({"a": 5.0, "b": 5.0, "c": 5.0}, {"a": -40, "b": 20, "c": 20}, {"b": 15, "c": 15}, {"a": 30}),
+    ],
+)
+def test_who_gives_and_who_receives(
+    desired: dict[str, float], given: dict[str, int], giving: dict[str, int], receiving: dict[str, int]
+) -> None:
+    allocations = {zone: by_cpu.Allocation(99, part) for zone, part in desired.items()}
+    assert by_cpu._givers_and_receivers(allocations, Counter(given)) == (giving, receiving)
+
+
+@pytest.mark.parametrize(
+    ("hints", "given", "found"),
+    [
+        ([], {}, {}),
+        ([("a", True)], {"a": 1}, {"a": 1}),
+        ([("a", True), ("a", False), ("a", None)], {"a": 1}, {"a": 1}),
+        ([("a", True), ("b", True), ("b", True)], {"a": 1, "b": 1}, {"a": 1, "b": 2}),
+        ([("gone", True)], {}, None),
+        ([("", True)], {}, None),
+        ([("", False)], {}, {}),
+        ([("a", True), ("a", True), ("a", True)], {"a": 1}, None),  # leaves other zones too few
+    ],
+)
+def test_which_hints_can_stay(
+    hints: list[tuple[str, bool | None]], given: dict[str, int], found: dict[str, int] | None
+) -> None:
+    endpoints = [
+        {
+            "conditions": {} if ready is None else {"ready": ready},
+            **({"hints": {"forZones": [{"name": zone}]}} if zone else {}),
+        }
+        for zone, ready in hints
+    ]
+    allocations = {zone: by_cpu.Allocation(3, 3.0) for zone in ("a", "b", "c")}
+    assert by_cpu._valid_hints({"endpoints": endpoints}, Counter(given), allocations) == found
+
+
+def test_zones_within_the_threshold_give_one_another_no_more_than_they_need() -> None:
+    """Five, two and three endpoints for parts of 35, 35 and 30 of a hundred."""
+    made = plan(auto(), spread(a=5, b=2, c=3), zones(a="3500m", b="3500m", c="3"), [], "")
+    assert first(made) == {"a": 4, "b": 3, "c": 3}
+
+
+@pytest.mark.parametrize("before", ["PreferSameNode", "PreferSameZone", "", None])
+@pytest.mark.parametrize("after", ["PreferSameNode", "PreferSameZone", "Unknown", None])
+def test_hints_follow_the_distribution(before: str | None, after: str | None) -> None:
+    """Stale ones go, missing ones come, right ones are not written again."""
+
+    def hints(wanted: str | None) -> list[Any]:
+        made = plan(service(trafficDistribution=wanted), [pod(0)], nodes(node("n1", "a")), [], "")
+        return [endpoint.get("hints") for endpoint in made.creates[0]["endpoints"]]
+
+    places = nodes(node("n1", "a"))
+    old = stored(plan(service(trafficDistribution=before), [pod(0)], places, [], ""), [])
+    made = plan(service(trafficDistribution=after), [pod(0)], places, old, "")
+    assert bool(made.updates) == (hints(before) != hints(after))
+    assert [e.get("hints") for tree in made.updates for e in tree["endpoints"]] in ([], hints(after))
+
+
+def test_hint_follows_a_pod_that_is_no_longer_ready_or_whose_node_changed_its_zone() -> None:
+    wanted = service(trafficDistribution="PreferSameNode")
+    before = stored(plan(wanted, [pod(0), pod(1)], nodes(node("n1", "a")), [], ""), [])
+    (tree,) = plan(wanted, [pod(0, ready=False), pod(1)], nodes(node("n1", "b")), before, "").updates
+    assert [endpoint.get("hints") for endpoint in tree["endpoints"]] == [
+        None,
+        {"forZones": [{"name": "b"}], "forNodes": [{"name": "n1"}]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "before", "expected", "crossing", "updates"),
+    [
+        ("auto", [{"c": 3}], {"a": 1, "b": 1, "c": 1}, 2, 1),
+        ("auto", [{"a": 2, "c": 2}], {}, 0, 0),  # beyond the threshold
+        ("Auto", [{"a": 2, "c": 2}, {"a": 2, "b": 3}], {"a": 3, "b": 3, "c": 3}, 1, 2),
+        ("disabled", [{"a": 2, "c": 2}, {"a": 2, "b": 3}], {}, 0, 0),
+    ],
+)
+def test_hints_come_to_slices_that_are_there(
+    mode: str, before: list[dict[str, int]], expected: dict[str, int], crossing: int, updates: int
+) -> None:
+    """Three zones of like CPUs; each slice has so many endpoints of each zone."""
+    places, pods, slices = zones(a="1", b="1", c="1"), list[Pod](), list[EndpointSlice]()
+    for counts in before:
+        names = [zone for zone, count in counts.items() for _ in range(count)]
+        added = [pod(len(pods) + number, node=zone) for number, zone in enumerate(names)]
+        pods += added
+        (slice_,) = stored(plan(service(), added, places, [], ""), [])
+        meta = msgspec.structs.replace(slice_.metadata, name=f"web-{len(slices)}")
+        slices.append(msgspec.structs.replace(slice_, metadata=meta))
+    made = plan(auto(**{OLD_MODE: mode}), pods, places, slices, "")
+    after = stored(made, slices)
+    assert (len(made.creates), len(made.updates), len(made.deletes)) == (0, updates, 0)
+    assert shares(after) == expected
+    found = [e for one in after for e in one.endpoints or () if e.hints and e.hints.for_zones[0].name != e.zone]
+    assert len(found) == crossing

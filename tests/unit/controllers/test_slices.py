@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from controlled import NAMED, node, nodes, pod, pods, service, stored
-from svcplane.api.core import Service
+from svcplane.api.core import Pod, Service
 from svcplane.api.discovery import EndpointSlice
+from svcplane.controllers.slices.placed import Placed
 from svcplane.controllers.slices.plan import Plan, plan
 
 
@@ -166,3 +167,185 @@ def test_pod_that_moved_to_another_node_and_zone_is_written_once() -> None:
     made = plan(service(), [pod(0), pod(1, node="n2")], places, before, "")
     assert writes(made) == (0, 1, 0)
     assert [e.zone for e in stored(made, before)[0].endpoints or ()] == ["a", "b"]
+
+
+def noted(slice_: EndpointSlice) -> EndpointSlice:
+    """As somebody annotated it: a slice that is used again as a new one loses that, one that is edited does not."""
+    return msgspec.structs.replace(
+        slice_, metadata=msgspec.structs.replace(slice_.metadata, annotations={"note": "mine"})
+    )
+
+
+def test_a_pod_with_another_address_is_another_endpoint() -> None:
+    before = [noted(slice_) for slice_ in slices_of(service(), 50, 1)]
+    made = plan(service(), [*pods(50), pod(50, ip="10.9.0.1")], nodes(), before, "")
+    assert [tree["metadata"]["name"] for tree in made.updates] == ["web-0"]
+    assert made.deletes == ["web-1"]
+    alone = plan(service(), [pod(0, ip="10.9.0.1")], nodes(), [noted(one) for one in slices_of(service(), 1)], "")
+    assert [(tree["metadata"]["name"], tree["metadata"].get("annotations")) for tree in alone.updates] == [
+        ("web-0", None)
+    ]
+
+
+def test_a_pod_that_is_made_anew_under_its_name_and_address_keeps_its_place() -> None:
+    before = [noted(slice_) for slice_ in slices_of(service(), 2)]
+    again = pod(0, metadata={"uid": "new"}, ready=False)
+    (tree,) = plan(service(), [again, pod(1)], nodes(), before, "").updates
+    assert [endpoint["targetRef"]["uid"] for endpoint in tree["endpoints"]] == ["new", "u1"]
+    assert tree["metadata"]["annotations"] == {"note": "mine"}
+
+
+def test_a_slice_that_lost_all_its_endpoints_is_not_filled_again_where_others_have_room() -> None:
+    before = slices_of(service(), 50, 1)
+    made = plan(service(), [*pods(50), pod(60)], nodes(), before, "")
+    assert ([tree["metadata"]["name"] for tree in made.updates], made.deletes) == (["web-0"], ["web-1"])
+
+
+HEADLESS = "service.kubernetes.io/headless"
+
+
+@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize(("cluster_ip", "label"), [("10.96.0.7", {HEADLESS: ""}), ("None", {})])
+def test_labels_that_the_controller_adds_are_no_reason_to_write(
+    count: int, cluster_ip: str, label: dict[str, str]
+) -> None:
+    """Nor are labels of those names that the Service has."""
+    own = {HEADLESS: "x", "kubernetes.io/service-name": "bad", "endpointslice.kubernetes.io/managed-by": "me"}
+    one = service(clusterIP=cluster_ip, metadata={"labels": {"a": "b"} | own})
+    (slice_,) = stored(plan(one, pods(count), nodes(), [], ""), [])
+    assert slice_.metadata.labels.get(HEADLESS) == ("" if cluster_ip == "None" else None)
+    labels = {key: value for key, value in slice_.metadata.labels.items() if key != HEADLESS} | label
+    edited = msgspec.structs.replace(slice_, metadata=msgspec.structs.replace(slice_.metadata, labels=labels))
+    assert writes(plan(one, pods(count), nodes(), [edited], "")) == (0, 0, 0)
+
+
+def test_the_empty_slice_is_made_anew_where_its_labels_are_wrong() -> None:
+    (empty,) = stored(plan(service(), [], nodes(), [], ""), [])
+    made = plan(service(metadata={"labels": {"a": "b"}}), [], nodes(), [noted(empty)], "2026-01-01T00:00:00Z")
+    (tree,) = made.updates
+    assert tree["metadata"]["name"] == empty.metadata.name
+    assert tree["metadata"]["labels"]["a"] == "b"
+    assert list(tree["metadata"]["annotations"]) == ["endpoints.kubernetes.io/last-change-trigger-time"]
+
+
+def test_new_endpoints_beyond_a_slice_fill_the_fullest_one_that_has_room() -> None:
+    before = slices_of(service(), 62, 61)
+    made = plan(service(), pods(250), nodes(), before, "")
+    assert writes(made) == (1, 1, 0)
+    assert sizes(stored(made, before)) == [100, 89, 61]
+
+
+def test_ports_that_change_repack_what_is_mostly_empty() -> None:
+    before = slices_of(service(), *[30] * 10)
+    assert writes(plan(service(), pods(300), nodes(), before, "")) == (0, 0, 0)
+    moved = service(ports=[{"port": 80, "targetPort": 81}])
+    assert writes(plan(moved, pods(300), nodes(), before, "")) == (0, 3, 7)
+
+
+def test_slices_of_another_family_are_replaced() -> None:
+    before = [msgspec.structs.replace(slice_, address_type="FQDN") for slice_ in slices_of(service(), 80, 50)]
+    assert writes(plan(service(), pods(130), nodes(), before, "")) == (2, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(50, [50] * 5), (80, [80, 80, 80, 10]), (150, [150, 100]), (500, [250])]
+)
+def test_the_limit_of_a_slice_can_be_another(limit: int, expected: list[int]) -> None:
+    assert sizes(stored(plan(service(), pods(250), nodes(), [], "", max_per_slice=limit), [])) == expected
+
+
+@pytest.mark.parametrize(
+    ("publish", "known", "written", "retry"),
+    [
+        (False, 1, (0, 1, 0), True),
+        (True, 1, (0, 0, 0), False),
+        (True, 0, (0, 0, 0), False),
+        (False, 0, (0, 1, 0), True),  # what is left is the empty slice
+    ],
+)
+def test_endpoints_on_nodes_that_are_gone(
+    publish: bool, known: int, written: tuple[int, int, int], retry: bool
+) -> None:
+    one = service(publishNotReadyAddresses=publish)
+    selected = [pod(0, node="n0"), pod(1, node="n1")]
+    before = stored(plan(one, selected, nodes(node("n0"), node("n1")), [], ""), [])
+    made = plan(one, selected, nodes(node("n0")) if known else {}, before, "")
+    assert (writes(made), made.retry) == (written, retry)
+
+
+@pytest.mark.parametrize("publish", [False, True])
+@pytest.mark.parametrize("ready", [False, True])
+@pytest.mark.parametrize("going", [False, True])
+def test_conditions(publish: bool, ready: bool, going: bool) -> None:
+    stamp = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if going else {}
+    made = plan(service(publishNotReadyAddresses=publish), [pod(0, ready=ready, metadata=stamp)], nodes(), [], "")
+    (endpoint,) = made.creates[0]["endpoints"]
+    wanted = {"ready": publish or (ready and not going), "serving": ready, "terminating": going}
+    assert endpoint["conditions"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("status", "there"),
+    [
+        ({"phase": "Succeeded"}, False),
+        ({"phase": "Failed"}, False),
+        ({"phase": "Pending"}, True),
+        ({"podIPs": [], "podIP": ""}, False),
+        ({"conditions": []}, True),
+    ],
+)
+def test_which_pods_are_endpoints(status: dict[str, object], there: bool) -> None:
+    for publish in (False, True):
+        made = plan(service(publishNotReadyAddresses=publish), [pod(0, status=status)], nodes(), [], "")
+        assert bool(made.creates[0]["endpoints"]) == there
+
+
+@pytest.mark.parametrize(
+    ("spec", "namespace", "hostname"),
+    [
+        ({"hostname": "h", "subdomain": "web"}, "default", "h"),
+        ({"hostname": "h", "subdomain": "other"}, "default", None),
+        ({"hostname": "h"}, "default", None),
+        ({"subdomain": "web"}, "default", None),
+        ({"hostname": "h", "subdomain": "web"}, "elsewhere", None),
+    ],
+)
+def test_hostname_is_of_pods_that_name_the_service(spec: dict[str, str], namespace: str, hostname: str | None) -> None:
+    (tree,) = plan(service(), [pod(0, spec=spec, metadata={"namespace": namespace})], nodes(), [], "").creates
+    assert tree["endpoints"][0].get("hostname") == hostname
+
+
+def test_protocol_and_app_protocol_of_ports_and_ports_of_one_number() -> None:
+    containers = [{"name": "c", "ports": [{"name": "web", "containerPort": 8080, "protocol": "UDP"}]}]
+    ports = [
+        {"name": "a", "port": 80, "targetPort": "web", "protocol": "TCP"},  # the Pod's is UDP
+        {"name": "b", "port": 80, "targetPort": "web", "protocol": "UDP", "appProtocol": "example.com/x"},
+        {"name": "c", "port": 81, "targetPort": 9000, "protocol": "TCP"},
+        {"name": "d", "port": 82, "targetPort": 9000, "protocol": "SCTP"},
+    ]
+    (tree,) = plan(service(ports=ports), [pod(0, spec={"containers": containers})], nodes(), [], "").creates
+    found = [(p["name"], p["port"], p["protocol"], p.get("appProtocol")) for p in tree["ports"]]
+    assert found == [("b", 8080, "UDP", "example.com/x"), ("c", 9000, "TCP", None), ("d", 9000, "SCTP", None)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "in_place"),
+    [
+        (pod(1, ready=False), True),
+        (pod(1, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}), True),
+        (pod(1, ip="10.9.0.1"), False),
+        (pod(1, spec={"hostname": "h", "subdomain": "web"}), False),
+        (pod(1, metadata={"uid": "new"}), False),
+        (pod(1, status={"phase": "Failed"}), False),
+        (pod(1, node="unheard-of"), False),
+        (pod(9), False),
+    ],
+)
+def test_the_short_way_is_for_endpoints_that_stay_the_same(changed: Pod, in_place: bool) -> None:
+    """It comes to what the whole plan would come to, or leaves it to that."""
+    one = service()
+    before = {slice_.metadata.name: slice_ for slice_ in slices_of(one, 2)}
+    edited = Placed(one, before).edit([changed], nodes(), before, "")
+    assert (edited is not None) == in_place
+    if edited is not None:
+        assert edited == plan(one, [pod(0), changed], nodes(), list(before.values()), "").updates

@@ -58,12 +58,12 @@ def plan(endpoints: Endpoints, existing: Sequence[EndpointSlice], *, max_per_sub
             result.updates.append(_in_place_of(slice_, tree))
     for place, addresses in sorted(wanted.items(), key=str):
         tree = _slice(endpoints, place, list(addresses.values()))
+        tree["metadata"]["generateName"] = f"{endpoints.metadata.name}-"  # a slice used again is as a new one
         recycled = next((old for old in spare if old.address_type == place[0]), None)
         if recycled is not None:
             spare.remove(recycled)
             result.updates.append(_in_place_of(recycled, tree))
         elif endpoints.metadata.deletion_timestamp is None:
-            tree["metadata"]["generateName"] = f"{endpoints.metadata.name}-"
             result.creates.append(tree)
     result.deletes += [slice_.metadata.name for slice_ in spare]
     return result

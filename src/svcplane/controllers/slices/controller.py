@@ -143,6 +143,9 @@ class SlicesController:
         await self._delete(key, made.deletes)
         await self._tell(service, existing, made.refused)
         if made.retry:
+            why = made.skipped[0] if len(made.skipped) == 1 else f"[{', '.join(made.skipped)}]"
+            text = f"Error updating Endpoint Slices for Service {key}: {why}"
+            await self._events.warn(service, "Service", "v1", "FailedToUpdateEndpointSlices", text)
             return False
         self._placed[key] = Placed(service, _staying(self._own.of(key)))
         return True

@@ -43,8 +43,8 @@ class Placed:
             return None  # any change of readiness can move hints between all slices
         edited: dict[str, full.Tree] = {}
         for family in service.spec.ip_families or ["IPv4"]:
-            wanted, retry = full.desired(service, pods, nodes, family)
-            if retry:
+            wanted, skipped = full.desired(service, pods, nodes, family)
+            if skipped:
                 return None
             places = {uid: (ports, endpoint) for ports, group in wanted.items() for uid, endpoint in group.items()}
             for pod in pods:
@@ -68,11 +68,11 @@ class Placed:
 
 
 def _replace(tree: full.Tree, uid: str, ports: full.PortMap, new: full.Tree) -> bool:
-    """Whether the endpoint was found in a slice with these ports."""
+    """Whether the endpoint was found in a slice with these ports, and is still the same one."""
     if full.port_map(tree) != tuple(sorted(ports)):
         return False
     for index, endpoint in enumerate(tree["endpoints"]):
-        if endpoint.get("targetRef", {}).get("uid") == uid:
+        if endpoint.get("targetRef", {}).get("uid") == uid and full.identity(endpoint) == full.identity(new):
             tree["endpoints"][index] = new
             return True
     return False

@@ -20,12 +20,13 @@ CONTROLLER = "endpointslice-controller.k8s.io"
 MAX_PER_SLICE = 100
 RESERVED_LABELS = (SERVICE_NAME, MANAGED_BY, p.HEADLESS_LABEL)
 Tree = dict[str, Any]
+Identity = tuple[tuple[str, ...], str, str, str]  # addresses, hostname, the Pod's namespace and name
 PortMap = tuple[tuple[str, str, int | None, str | None], ...]  # name, protocol, port, appProtocol
 
 
 @dataclass(slots=True)
 class Plan:
-    """`updates` are whole slices under their old names; `retry`: a Pod's node is not known yet.
+    """`updates` are whole slices under their old names; `retry`: a Pod's node is not known yet, `skipped` says which.
 
     `refused`: by family, why `topology-mode: Auto` cannot be done; empty where it is done or not asked for.
     """
@@ -33,8 +34,12 @@ class Plan:
     creates: list[Tree] = field(default_factory=list)
     updates: list[Tree] = field(default_factory=list)
     deletes: list[str] = field(default_factory=list)
-    retry: bool = False
+    skipped: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def retry(self) -> bool:
+        return bool(self.skipped)
 
 
 @dataclass(slots=True)
@@ -67,8 +72,8 @@ def plan(
     families = service.spec.ip_families or ["IPv4"]
     usable = [slice_ for slice_ in existing if slice_.address_type in families and is_owned(slice_, service)]
     for family in families:
-        wanted, retry = desired(service, pods, nodes, family)
-        result.retry = result.retry or retry
+        wanted, skipped = desired(service, pods, nodes, family)
+        result.skipped += [text for text in skipped if text not in result.skipped]
         mine = [_Slice(to_tree(slice_)) for slice_ in usable if slice_.address_type == family]
         _plan_family(service, family, wanted, mine, nodes, trigger_time, max_per_slice, result)
     used = {slice_.metadata.name for slice_ in usable}
@@ -84,10 +89,10 @@ def is_owned(slice_: EndpointSlice, service: Service) -> bool:
 
 def desired(
     service: Service, pods: Sequence[Pod], nodes: Mapping[str, Node], family: str
-) -> tuple[dict[PortMap, dict[str, Tree]], bool]:
-    """Endpoints by ports, then by the Pod's uid; and whether a node was missing."""
+) -> tuple[dict[PortMap, dict[str, Tree]], list[str]]:
+    """Endpoints by ports, then by the Pod's uid; and a text for each Pod whose node is missing."""
     groups: dict[PortMap, dict[str, Tree]] = {}
-    retry = False
+    skipped: list[str] = []
     publish = service.spec.publish_not_ready_addresses
     for pod in pods:
         if pod.status.phase in p.ENDED:
@@ -97,11 +102,12 @@ def desired(
             continue
         node = nodes.get(pod.spec.node_name)
         if node is None and not publish:
-            retry = True
+            text = f"skipping Pod {pod.metadata.name} for Service {service.key}: Node {pod.spec.node_name} Not Found"
+            skipped.append(text)
             continue
         ports = _ports(service, pod)
         groups.setdefault(ports, {})[pod.metadata.uid] = _endpoint(service, pod, address, node)
-    return groups, retry
+    return groups, skipped
 
 
 def _ports(service: Service, pod: Pod) -> PortMap:
@@ -206,7 +212,7 @@ def _hints(tree: Tree) -> list[Tree | None]:
 def _placeholder(service: Service, family: str, kept: list[_Slice], fresh: list[Tree], doomed: list[_Slice]) -> None:
     """A Service without endpoints has one empty slice a family."""
     for index, slice_ in enumerate(doomed):
-        if not slice_.tree.get("endpoints") and not slice_.tree.get("ports"):
+        if not slice_.changed and not slice_.tree.get("endpoints") and not slice_.tree.get("ports"):
             kept.append(doomed.pop(index))
             return
     fresh.append(_new(service, family, (), []))
@@ -221,9 +227,9 @@ def _pack(
     limit: int,
 ) -> tuple[list[_Slice], list[_Slice], list[Tree]]:
     """(slices that stay, slices that go, new slices)."""
-    missing = dict(endpoints)
-    for slice_ in slices:
-        _keep_present(slice_, missing)
+    missing = {identity(endpoint): endpoint for endpoint in endpoints.values()}
+    emptied = [slice_ for slice_ in slices if _keep_present(slice_, missing)]
+    slices = [slice_ for slice_ in slices if slice_ not in emptied]
     left = list(missing.values())
     for slice_ in sorted((s for s in slices if s.changed), key=lambda s: -len(s.tree["endpoints"])):
         room = limit - len(slice_.tree["endpoints"])
@@ -241,16 +247,29 @@ def _pack(
             fullest.changed = True
         else:
             fresh.append(_new(service, family, ports, left))
-    stay = [slice_ for slice_ in slices if slice_.tree["endpoints"]]
-    return stay, [slice_ for slice_ in slices if not slice_.tree["endpoints"]], fresh
+    return slices, emptied, fresh
 
 
-def _keep_present(slice_: _Slice, missing: dict[str, Tree]) -> None:
-    """Take what is wanted and in the slice out of `missing`, brought up to date; drop the rest."""
+def identity(endpoint: Tree) -> Identity:
+    """Two endpoints that share it are one in two states; a Pod with another address is another endpoint."""
+    target = endpoint.get("targetRef") or {}
+    return (
+        tuple(sorted(endpoint["addresses"])),
+        endpoint.get("hostname", ""),
+        target.get("namespace", ""),
+        target.get("name", ""),
+    )
+
+
+def _keep_present(slice_: _Slice, missing: dict[Identity, Tree]) -> bool:
+    """Take what is wanted and in the slice out of `missing`, brought up to date; drop the rest.
+
+    True where that was all: such a slice is not filled again but goes, or is used again as a new one.
+    """
     kept: list[Tree] = []
-    for endpoint in slice_.tree.get("endpoints") or []:
-        uid = (endpoint.get("targetRef") or {}).get("uid", "")
-        new = missing.pop(uid, None)
+    before = slice_.tree.get("endpoints") or []
+    for endpoint in before:
+        new = missing.pop(identity(endpoint), None)
         if new is None:
             slice_.changed = True
             continue
@@ -260,6 +279,7 @@ def _keep_present(slice_: _Slice, missing: dict[str, Tree]) -> None:
             slice_.changed = True
         kept.append({**new, **({"hints": hints} if hints else {})})
     slice_.tree["endpoints"] = kept
+    return bool(before) and not kept
 
 
 def _labels(service: Service) -> dict[str, str]:
@@ -298,12 +318,17 @@ def _new(service: Service, family: str, ports: PortMap, endpoints: list[Tree]) -
 
 
 def _refresh_metadata(service: Service, tree: Tree) -> bool:
-    """Bring labels up to date; True where they were not."""
+    """Bring labels up to date; True where they were not.  Those that we add are no reason to write."""
     labels, meta = _labels(service), tree["metadata"]
-    if meta.get("labels") == labels:
+    before = meta.get("labels", {})
+    if _of_service(before) == _of_service(labels):
         return False
     meta["labels"] = labels
     return True
+
+
+def _of_service(labels: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in labels.items() if key not in RESERVED_LABELS}
 
 
 def stamp(tree: Tree, trigger_time: str) -> None:
