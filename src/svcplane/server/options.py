@@ -33,6 +33,36 @@ def checked_version(text: str) -> str:
     return text
 
 
+_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)")
+_UNITS = ("ns", "us", "µs", "μs", "ms", "s", "m", "h")
+
+
+def check_timeout(request: Request) -> None:
+    """How long the client wants to wait must be a duration; nothing here takes so long.  Raises StatusError 400."""
+    if text := request.param("timeout"):
+        if why := _no_duration(text):
+            raise bad_request(f"invalid timeout specified in the request URL - time: {why}")
+
+
+def _no_duration(text: str) -> str:
+    """Why Go's time.ParseDuration refuses a text, if it does."""
+    rest, shown = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+"), f.quoted(text)
+    if rest == "0":
+        return ""
+    if not rest:
+        return f"invalid duration {shown}"
+    while rest:
+        part = _DURATION.match(rest)
+        if part is None:
+            return f"invalid duration {shown}"
+        if not part[2]:
+            return f"missing unit in duration {shown}"
+        if part[2] not in _UNITS:
+            return f"unknown unit {f.quoted(part[2])} in duration {shown}"
+        rest = rest[part.end() :]
+    return ""
+
+
 def included(request: Request) -> str:
     """How much of each object the rows of a table carry: Metadata, Object or None.  Raises StatusError 422."""
     include = request.param("includeObject") or "Metadata"

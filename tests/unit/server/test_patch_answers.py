@@ -133,6 +133,13 @@ async def test_new_finalizers_come_before_those_that_the_patch_leaves_out(admin:
         assert body["metadata"]["finalizers"] == expected
 
 
+@pytest.mark.parametrize("media_type", ["application/json", "application/yaml", "application/apply-patch+json", ""])
+async def test_bodies_that_are_no_patch(admin: Caller, web: str, media_type: str) -> None:
+    status, body = await admin.call("PATCH", web, {}, {"Content-Type": media_type})
+    assert (status, body["reason"], body["details"]) == (415, "UnsupportedMediaType", {})
+    assert body["message"] == "415: Unsupported Media Type"
+
+
 async def test_strict_patches_refuse_what_the_usual_ones_warn_of(admin: Caller, web: str) -> None:
     patch = b'{"spec":{"type":"ClusterIP","type":"ClusterIP","colour":1}}'
     response = await admin.send("PATCH", web, patch, MERGE)
