@@ -1,6 +1,19 @@
 """How Go names and prints decoded JSON, for messages that show it.  Pure."""
 
-from typing import Any
+from typing import Any, Self
+
+
+class Written(float):
+    """A number that JSON writes with a fraction or an exponent, as it is written: `1.0` is no integer to Go."""
+
+    def __new__(cls, text: str) -> Self:
+        return super().__new__(cls, text)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def type_name(value: Any) -> str:

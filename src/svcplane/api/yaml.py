@@ -4,6 +4,7 @@ Names become text and times stay text; an alias counts as all that it stands for
 Source: sigs.k8s.io/yaml, gopkg.in/yaml.v2 (decode.go, resolve.go).
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -23,11 +24,21 @@ class _Loader(yaml.CSafeLoader):  # type: ignore[misc, unused-ignore]
     """Without times: they are text."""
 
 
-_TIME = "tag:yaml.org,2002:timestamp"
+_TAG = "tag:yaml.org,2002:"
+_LEFT_OUT = {_TAG + name for name in ("timestamp", "int", "float")}
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIME]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _LEFT_OUT]
     for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
+# Exponents of whole numbers make numbers; sexagesimal ones (`12:30`) are text.
+_Loader.add_implicit_resolver(
+    _TAG + "int", re.compile(r"^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]+|0|[1-9][0-9_]*)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    _TAG + "float",
+    re.compile(r"^([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
+    list("-+.0123456789"),
+)
 
 
 def parse(body: bytes) -> Any:

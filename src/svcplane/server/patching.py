@@ -46,7 +46,8 @@ class Patcher:
             raise st.StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
         options = write_options(request, "PatchOptions")
         try:
-            patch, duplicates = codec.parse_body(request.body, YAML if kind == "apply" else "application/json")
+            media = YAML if kind == "apply" else "application/json"
+            patch, duplicates = codec.parse_body(request.body, media, written=kind != "strategic")
         except ValueError as error:
             what = "" if kind == "strategic" else f"error decoding {'YAML' if kind == 'apply' else 'patch'}: "
             raise st.bad_request(f"{what}{error}") from error
