@@ -257,5 +257,29 @@ async def test_applied_items_come_in_their_order(admin: Caller, applied: list[in
     assert [port["port"] for port in body["spec"]["ports"]] == expected
 
 
+async def test_what_a_write_sets_back_it_does_not_own(admin: Caller, web: str) -> None:
+    """Neither status by way of the object, nor spec by way of the status."""
+    head = {"apiVersion": "v1", "kind": "Service"}
+
+    def status(value: str) -> dict[str, Any]:
+        at = "2026-01-01T00:00:00Z"
+        return {"conditions": [{"type": "A", "status": value, "reason": "R", "message": "", "lastTransitionTime": at}]}
+
+    def spec(affinity: str) -> dict[str, Any]:
+        return {"sessionAffinity": affinity}
+
+    for manager, path, change in (
+        ("a", web, {"status": status("True")}),
+        ("b", f"{web}/status", {"status": status("False"), "spec": spec("ClientIP")}),
+        ("c", web, {"status": status("Unknown"), "spec": spec("None")}),
+    ):
+        body = head | {"metadata": {"name": "web"}} | change
+        code, answer = await admin.call("PATCH", f"{path}?fieldManager={manager}", body, APPLY)
+        assert code == 200
+    assert answer["status"]["conditions"] == status("False")["conditions"]
+    owned = {entry["manager"]: set(entry["fieldsV1"]) for entry in answer["metadata"]["managedFields"]}
+    assert owned == {"b": {"f:status"}, "c": {"f:spec"}, "test": {"f:spec"}}
+
+
 async def test_an_empty_object_applied_changes_nothing(admin: Caller, web: str) -> None:
     assert [(await apply(admin, "web", manager))[0] for manager in ("a", "b")] == [200, 200]
