@@ -214,19 +214,16 @@ class ApiHandler:
 
     async def _delete_collection(self, found: Route, request: Request, wanted: Wanted) -> Response:
         options: DeleteOptions = delete_options(request)
-        page, objects = await self._reader.collection(found, request)
-        for obj in objects:
-            one = Route("delete", found.resource, found.namespace, obj["metadata"]["name"])
+        response, page = await self._reader.collection(found, request, wanted)
+        for item in page.items:
+            one = Route("delete", found.resource, found.namespace, item.key.rpartition("/")[2])
             try:
                 await self._deleter.delete_object(one, options)
             except st.StatusError as error:
                 if error.code != 404:
                     raise
-        for obj in objects:
-            del obj["apiVersion"], obj["kind"]
-        head = {"kind": found.resource.list_kind, "apiVersion": found.resource.api_version}
-        body = {**head, "metadata": {"resourceVersion": str(page.revision)}, "items": objects}
-        return Response(200, codec.encode(body), dict(JSON))
+        response.headers = dict(JSON)
+        return response
 
     async def _watch(self, found: Route, request: Request) -> Response:
         if self._watches >= self._max_watches:

@@ -11,7 +11,7 @@ from svcplane.api import status as st
 from svcplane.api.http import Closing, Request, Response
 from svcplane.api.resources import Resource
 from svcplane.api.selectors import parse_field_selector, parse_label_selector
-from svcplane.api.strategy import Strategy, Tree
+from svcplane.api.strategy import Strategy
 from svcplane.base.clock import Clock
 from svcplane.base.errors import StoreError
 from svcplane.server.continuing import Continue
@@ -31,9 +31,6 @@ CONTINUE_EXPIRED = (
     "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
     "deleted between the time the first chunk was returned and now may show up in the list."
 )
-
-
-Trees = list[Tree]
 
 
 class Reader:
@@ -97,6 +94,10 @@ class Reader:
         return Filter(parse_label_selector(options.label_selector), fields, strategy, route.resource)
 
     async def list(self, route: Route, request: Request, wanted: Wanted) -> Response:
+        return (await self.collection(route, request, wanted))[0]
+
+    async def collection(self, route: Route, request: Request, wanted: Wanted) -> tuple[Response, Page]:
+        """A list, and what is in it."""
         options = list_options(request, watch=False)
         chosen = self._filter(route, options)
         page, more = await self._page(route, options, chosen)
@@ -105,7 +106,7 @@ class Reader:
             meta["continue"] = more
             if not chosen:
                 meta["remainingItemCount"] = page.remaining
-        return Response(200, self._render(route.resource, page, meta, request, wanted))
+        return Response(200, self._render(route.resource, page, meta, request, wanted)), page
 
     async def _page(self, route: Route, options: ListOptions, chosen: Filter) -> tuple[Page, str]:
         """Matching items and the continue token of what follows."""
@@ -182,12 +183,6 @@ class Reader:
         partial = [tables.partial_metadata(obj) for obj in objects]
         head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
         return codec.encode(in_version({**head, "items": partial}, wanted.version))
-
-    async def collection(self, route: Route, request: Request) -> tuple[Page, Trees]:
-        """What a deletecollection is about."""
-        options = list_options(request, watch=False)
-        page, _ = await self._page(route, options, self._filter(route, options))
-        return page, [codec.load(item.value, item.revision, route.resource) for item in page.items]
 
     # -- watch -------------------------------------------------------------------------------------------------------
 
