@@ -19,7 +19,7 @@ from svcplane.api.resources import BY_KIND, Resource
 from svcplane.api.schema import Field, Type, fields_of
 from svcplane.api.status import StatusError, bad_request, invalid
 from svcplane.api.strategy import Tree
-from svcplane.api.yaml import parse as parse_yaml
+from svcplane.api.yaml import parse_strictly as parse_yaml
 
 
 def _as_written(value: Any) -> msgspec.Raw:
@@ -32,6 +32,8 @@ _encoder = msgspec.json.Encoder(enc_hook=_as_written)
 _decoder = msgspec.json.Decoder(float_hook=go_json.Written)
 _HEAD = b'{"metadata":{'
 YAML = "application/yaml"
+#: Before the lines that say what YAML gives again.
+YAML_ERRORS = "yaml: unmarshal errors:\n"
 
 
 @dataclass(slots=True)
@@ -71,25 +73,15 @@ def parse_body(body: bytes, content_type: str, *, written: bool = True) -> tuple
         return protobuf.decode(body), []
     if content_type in (YAML, "application/apply-patch+yaml"):
         try:
-            return parse_yaml(body), []
+            value, repeated = parse_yaml(body)
         except ValueError as error:
             raise ValueError(f"error converting YAML to JSON: {error}") from error
+        return value, [YAML_ERRORS + "\n".join(f"  {line}" for line in repeated)] if repeated else []
     try:
         value = _decoder.decode(body) if written else msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
     return value, _duplicates(body, value)
-
-
-#: A text in JSON, and whether it is the name of a field.
-_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*:)?', re.S)
-
-
-def _field_count(value: Any) -> int:
-    """How many fields the objects of a decoded value have."""
-    if isinstance(value, dict):
-        return len(value) + sum(_field_count(inner) for inner in value.values() if isinstance(inner, dict | list))
-    return sum(_field_count(inner) for inner in value if isinstance(inner, dict | list))
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -98,7 +90,7 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _duplicates(body: bytes, value: Any) -> list[str]:
     """Paths of fields given twice.  A body with as many fields written as decoded has none, and is not read again."""
-    if not isinstance(value, dict | list) or sum(map(bool, _TEXT.findall(body))) == _field_count(value):
+    if not go_json.has_repeated(body, value):
         return []
     found: list[str] = []
 
@@ -404,6 +396,15 @@ def _go_type(type_: Type) -> str:
 
 def _mismatch(value: Any, path: str, target: str, restored: str) -> _Mismatch:
     return _Mismatch(go_json.type_name(value), _dotted(path), target, restored)
+
+
+def warnings_of(problems: list[str]) -> list[str]:
+    """What `fieldValidation=Warn` answers: lines about YAML come one by one."""
+    found: list[str] = []
+    for text in problems:
+        lines = text.removeprefix(YAML_ERRORS)
+        found += [text] if lines == text else [line.strip() for line in lines.split("\n")]
+    return found
 
 
 def strict_error(resource: Resource, problems: list[str]) -> StatusError:

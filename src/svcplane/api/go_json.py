@@ -1,5 +1,6 @@
 """How Go names and prints decoded JSON, for messages that show it.  Pure."""
 
+import re
 from typing import Any, Self
 
 
@@ -14,6 +15,22 @@ class Written(float):
 
     def __str__(self) -> str:
         return self.text
+
+
+#: A text in JSON, and whether it is the name of a field.
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*:)?', re.S)
+
+
+def _field_count(value: Any) -> int:
+    """How many fields the objects of a decoded value have."""
+    if isinstance(value, dict):
+        return len(value) + sum(_field_count(inner) for inner in value.values() if isinstance(inner, dict | list))
+    return sum(_field_count(inner) for inner in value if isinstance(inner, dict | list))
+
+
+def has_repeated(body: bytes, value: Any) -> bool:
+    """Whether JSON that was decoded gives a field twice: more of them are written then."""
+    return isinstance(value, dict | list) and sum(map(bool, _TEXT.findall(body))) != _field_count(value)
 
 
 def type_name(value: Any) -> str:

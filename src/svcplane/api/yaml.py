@@ -5,10 +5,13 @@ Source: sigs.k8s.io/yaml, gopkg.in/yaml.v2 (decode.go, resolve.go).
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import yaml
+
+from svcplane.api import fields, go_json
 
 #: Reading a megabyte takes a second in which nobody else is served.  JSON has no such limit.
 MAX_BYTES = 512 << 10
@@ -43,19 +46,51 @@ _Loader.add_implicit_resolver(
 
 def parse(body: bytes) -> Any:
     """Raises ValueError."""
+    return parse_strictly(body)[0]
+
+
+def parse_strictly(body: bytes) -> tuple[Any, list[str]]:
+    """The value, and a line for each field that is given again.  Raises ValueError."""
     if body[:1] in (b"{", b"["):  # most clients send JSON, which is read a hundred times faster
         try:
-            return msgspec.json.decode(body)
+            value = msgspec.json.decode(body)
+            if not go_json.has_repeated(body, value):
+                return value, []
         except (msgspec.DecodeError, RecursionError):
             pass
     if len(body) > MAX_BYTES:
         raise ValueError(f"yaml: the document is larger than {MAX_BYTES} bytes; send it as JSON")
     try:
         _check_depth(body)
-        loaded = yaml.load(body, _Loader)  # noqa: S506 (a safe loader)
+        loader = _Loader(body)
+        try:
+            node = loader.get_single_node()
+            loaded = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from error
-    return _Plain().of(loaded, 0)
+    return _Plain().of(loaded, 0), list(_repeated(node, set()))
+
+
+def _repeated(node: Any, known: set[int]) -> Iterator[str]:
+    """Fields given again, as upstream's parser tells of them: inner ones first."""
+    if id(node) in known:
+        return
+    known.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _repeated(item, known)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[tuple[str, str]] = set()
+        for key, value in node.value:
+            yield from _repeated(value, known)
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in seen:
+                name = fields.quoted(key.value) if key.tag == _TAG + "str" else key.value
+                yield f"line {value.start_mark.line + 1}: key {name} already set in map"
+            seen.add((key.tag, key.value))
 
 
 def _check_depth(body: bytes) -> None:

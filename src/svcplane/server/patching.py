@@ -55,7 +55,7 @@ class Patcher:
         for _ in range(TRIES):
             item = await self._store.get(resource.key(route.namespace, route.name))
             if kind == "apply":
-                found = await self._apply(route, patch, item, options)
+                found = await self._apply(route, patch, duplicates, item, options)
             elif item is None:
                 raise st.not_found(resource.plural, route.name, resource.group)
             else:
@@ -90,7 +90,9 @@ class Patcher:
             written.warnings = warnings + written.warnings
         return written
 
-    async def _apply(self, route: Route, patch: object, item: KeyValue | None, options: WriteOptions) -> Written | None:
+    async def _apply(
+        self, route: Route, patch: object, repeated: list[str], item: KeyValue | None, options: WriteOptions
+    ) -> Written | None:
         resource = route.resource
         tree = _applied(patch, route)
         if item is not None:
@@ -116,10 +118,17 @@ class Patcher:
             kind=resource.kind,
             api_version=resource.api_version,
         )
+        if repeated and options.field_validation == "Strict":
+            raise st.bad_request(f"error strict decoding YAML: error converting YAML to JSON: {repeated[0]}")
+        written: Written | None
         if item is None:
             home = await self._writer.check_namespace(route, route.name)
-            return await self._writer.create_object(route, merged, home, options, None)
-        return await self._writer.replace(route, merged, item, options, None)
+            written = await self._writer.create_object(route, merged, home, options, None)
+        else:
+            written = await self._writer.replace(route, merged, item, options, None)
+        if written is not None and options.field_validation == "Warn":
+            written.warnings = codec.warnings_of(repeated) + written.warnings
+        return written
 
 
 def _patched(kind: str, patch: Any, duplicates: list[str], current: Tree, resource: Resource) -> tuple[Tree, list[str]]:

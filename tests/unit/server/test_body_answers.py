@@ -93,3 +93,56 @@ async def test_fields_given_twice_are_read_one_after_the_other(admin: Caller) ->
     assert made["metadata"]["name"] == "web"
     assert made["spec"]["ports"][0]["port"] == 80
     assert made["spec"]["type"] == "NodePort"
+
+
+IN_YAML = b"""apiVersion: v1
+kind: Service
+metadata:
+  name: x
+  name: web
+spec:
+  ports:
+  - port: 80
+    port: 81
+    protocol: TCP
+  ports:
+  - port: 82
+"""
+LINES = [
+    'line 5: key "name" already set in map',
+    'line 9: key "port" already set in map',
+    'line 12: key "ports" already set in map',
+]
+ERRORS = "yaml: unmarshal errors:\n" + "\n".join(f"  {line}" for line in LINES)
+
+
+async def test_fields_that_yaml_gives_again(admin: Caller) -> None:
+    """The last one counts, and all are told of."""
+    status, answer = await admin.call("POST", f"{SERVICES}?fieldValidation=Strict", IN_YAML + b"foo: 1\n", YAML)
+    assert (status, answer["message"]) == (400, f'{STRICT}{ERRORS}, unknown field "foo"')
+    response = await admin.send("POST", SERVICES, IN_YAML + b"foo: 1\n", YAML)
+    assert (response.status, list(response.warnings)) == (201, [*LINES, 'unknown field "foo"'])
+    assert b'"port":82' in response.body
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_fields_that_an_apply_gives_again(admin: Caller, first: bool) -> None:
+    if not first:
+        await admin.call("POST", SERVICES, body("82"))
+    media_type = {"Content-Type": "application/apply-patch+yaml"}
+    url = f"{SERVICES}/web?fieldManager=m"
+    status, answer = await admin.call("PATCH", f"{url}&fieldValidation=Strict", IN_YAML, media_type)
+    why = f"error strict decoding YAML: error converting YAML to JSON: {ERRORS}"
+    assert (status, answer["message"]) == (400, why)
+    response = await admin.send("PATCH", url, IN_YAML, media_type)
+    assert (response.status, list(response.warnings)) == (201 if first else 200, LINES)
+    assert (await admin.send("PATCH", f"{url}&fieldValidation=Ignore", IN_YAML, media_type)).warnings == ()
+
+
+async def test_json_in_an_apply_is_read_as_yaml(admin: Caller) -> None:
+    media_type = {"Content-Type": "application/apply-patch+yaml"}
+    given = (
+        b'{"apiVersion":"v1","kind":"Service","metadata":{"name":"web","name":"web"},"spec":{"ports":[{"port":80}]}}'
+    )
+    response = await admin.send("PATCH", f"{SERVICES}/web?fieldManager=m", given, media_type)
+    assert list(response.warnings) == ['line 1: key "name" already set in map']
