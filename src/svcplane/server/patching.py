@@ -134,11 +134,16 @@ class Patcher:
 def _patched(kind: str, patch: Any, duplicates: list[str], current: Tree, resource: Resource) -> tuple[Tree, list[str]]:
     """The patched object and what was given twice or is unknown in the patch itself.  Raises StatusError."""
     if kind == "json":
+        # to Go, null is a list or a struct without anything in it
+        if patch is None or isinstance(patch, list):
+            patch = [{} if operation is None else operation for operation in patch or []]
         json_patch.check(patch)
         found = [f"json patch {text}" for text in duplicates] + json_patch.unknown_fields(patch)
         return json_patch.apply(current, patch), found
     if kind == "strategic":
-        return strategic_patch.apply(current, patch, resource.kind), duplicates
+        return strategic_patch.apply(current, {} if patch is None else patch, resource.kind), duplicates
+    if patch is None:
+        raise st.bad_request("Invalid JSON Patch")
     if not isinstance(patch, dict):
         kind_of = go_json.type_name(patch)
         raise st.bad_request(

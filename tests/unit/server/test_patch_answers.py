@@ -60,6 +60,23 @@ async def test_what_is_no_json_patch(admin: Caller, web: str, patch: Any, messag
     assert (status, body["message"]) == (400, f"error decoding patch: json: {message}")
 
 
+@pytest.mark.parametrize(
+    ("headers", "patch", "expected"),
+    [
+        (JSON, b"null", 200),
+        (JSON, b"[null]", 422),
+        (JSON, b'[{"op":null,"path":"/spec"}]', 422),
+        (STRATEGIC, b"null", 200),
+        (MERGE, b"null", 400),
+    ],
+)
+async def test_null_for_a_patch(admin: Caller, web: str, headers: dict[str, str], patch: bytes, expected: int) -> None:
+    status, body = await admin.call("PATCH", web, patch, headers)
+    assert status == expected
+    if status != 200:
+        assert body["message"] == (UNFIT if status == 422 else "Invalid JSON Patch")
+
+
 @pytest.mark.parametrize("headers", [JSON, MERGE])
 async def test_a_patch_that_makes_no_service(admin: Caller, web: str, headers: dict[str, str]) -> None:
     patch: Any = {"spec": {"type": 5}}
