@@ -102,3 +102,17 @@ async def test_a_part_of_a_collection_is_deleted_and_shown_as_a_list(admin: Call
     assert [row["cells"][0] for row in second["rows"]] == ["b", "c"]
     _, left = await admin.call("GET", services)
     assert [item["metadata"]["name"] for item in left["items"]] == ["kubernetes"]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"gracePeriodSeconds": "x"}, "string into Go struct field DeleteOptions.gracePeriodSeconds of type int64"),
+        ({"gracePeriodSeconds": 1.5}, "number 1.5 into Go struct field DeleteOptions.gracePeriodSeconds of type int64"),
+        ({"dryRun": "All"}, "string into Go struct field DeleteOptions.dryRun of type []string"),
+        ({"preconditions": []}, "array into Go struct field DeleteOptions.preconditions of type v1.Preconditions"),
+    ],
+)
+async def test_options_of_the_wrong_type(admin: Caller, options: dict[str, Any], why: str) -> None:
+    status, body = await admin.call("DELETE", WEB, options)
+    assert (status, body["message"]) == (500, f"json: cannot unmarshal {why}")
