@@ -4,7 +4,7 @@ Stored bytes go out by splicing; they are decoded only where a selector or anoth
 Source: k8s.io/apiserver pkg/storage/etcd3 (list and continue), pkg/endpoints/handlers/watch.go.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from svcplane.api import codec, tables
 from svcplane.api import status as st
@@ -31,6 +31,12 @@ CONTINUE_EXPIRED = (
     "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
     "deleted between the time the first chunk was returned and now may show up in the list."
 )
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    chunks: tuple[bytes, ...] = ()
+    for chunk in chunks:
+        yield chunk
 
 
 class Reader:
@@ -189,6 +195,8 @@ class Reader:
     async def watch(self, route: Route, request: Request, wanted: Wanted) -> Response:
         options = list_options(request, watch=True)
         chosen = self._filter(route, options)
+        if wanted.form == "PartialObjectMetadataList":  # no event is a list: upstream's watch ends when one comes
+            return Response(200, stream=_nothing())
         prefix = route.resource.key_prefix(route.namespace)
         version = int(options.resource_version or "0")
         initial: Page | None = None

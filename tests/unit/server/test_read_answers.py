@@ -102,6 +102,13 @@ async def test_forms_of_the_wrong_shape_are_not_acceptable(admin: Caller) -> Non
     )
 
 
+async def test_a_watch_in_the_form_of_lists_ends(admin: Caller) -> None:
+    response = await admin.send("GET", f"{SERVICES}?watch=1", headers=METADATA_LIST)
+    assert response.status == 200
+    assert response.stream is not None
+    assert [chunk async for chunk in response.stream] == []
+
+
 async def test_what_rows_include_is_checked(admin: Caller) -> None:
     status, body = await admin.call("GET", f"{SERVICES}?includeObject=All", headers=TABLE)
     assert (status, body["message"]) == (
