@@ -7,6 +7,7 @@ a response by splicing bytes in front (`splice_object`, `splice_item`), never by
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -18,15 +19,26 @@ from svcplane.api.resources import BY_KIND, Resource
 from svcplane.api.schema import Field, Type, fields_of
 from svcplane.api.status import StatusError, bad_request, invalid
 from svcplane.api.strategy import Tree
-from svcplane.api.yaml import parse as parse_yaml
+from svcplane.api.yaml import parse_strictly as parse_yaml
 
-_encoder = msgspec.json.Encoder()
+
+def _as_written(value: Any) -> msgspec.Raw:
+    if isinstance(value, go_json.Written):
+        return msgspec.Raw(value.text.encode())
+    raise NotImplementedError
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_as_written)
+_decoder = msgspec.json.Decoder(float_hook=go_json.Written)
 _HEAD = b'{"metadata":{'
+YAML = "application/yaml"
+#: Before the lines that say what YAML gives again.
+YAML_ERRORS = "yaml: unmarshal errors:\n"
 
 
 @dataclass(slots=True)
 class Decoded:
-    """`problems`: texts of unknown and duplicate fields, in the order met."""
+    """`problems`: texts of unknown and duplicate fields, in the order met in JSON, by name in other bodies."""
 
     tree: Tree
     problems: list[str] = field(default_factory=list)
@@ -52,31 +64,24 @@ class _Mismatch(Exception):
         return f"json: cannot unmarshal {self._found} into Go {into} of type {self._target}"
 
 
-def parse_body(body: bytes, content_type: str) -> tuple[Any, list[str]]:
-    """The raw value and duplicate fields of a JSON, YAML or protobuf body.  Raises ValueError."""
+def parse_body(body: bytes, content_type: str, *, written: bool = True) -> tuple[Any, list[str]]:
+    """The raw value and duplicate fields of a JSON, YAML or protobuf body.  Raises ValueError.
+
+    `written`: keep numbers of JSON that are not written as integers as they are written.
+    """
     if content_type == protobuf.MEDIA_TYPE:
         return protobuf.decode(body), []
-    if content_type in ("application/yaml", "application/apply-patch+yaml"):
+    if content_type in (YAML, "application/apply-patch+yaml"):
         try:
-            return parse_yaml(body), []
+            value, repeated = parse_yaml(body)
         except ValueError as error:
             raise ValueError(f"error converting YAML to JSON: {error}") from error
+        return value, [YAML_ERRORS + "\n".join(f"  {line}" for line in repeated)] if repeated else []
     try:
-        value = msgspec.json.decode(body)
+        value = _decoder.decode(body) if written else msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
     return value, _duplicates(body, value)
-
-
-#: A text in JSON, and whether it is the name of a field.
-_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*:)?', re.S)
-
-
-def _field_count(value: Any) -> int:
-    """How many fields the objects of a decoded value have."""
-    if isinstance(value, dict):
-        return len(value) + sum(_field_count(inner) for inner in value.values() if isinstance(inner, dict | list))
-    return sum(_field_count(inner) for inner in value if isinstance(inner, dict | list))
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -85,7 +90,7 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _duplicates(body: bytes, value: Any) -> list[str]:
     """Paths of fields given twice.  A body with as many fields written as decoded has none, and is not read again."""
-    if not isinstance(value, dict | list) or sum(map(bool, _TEXT.findall(body))) == _field_count(value):
+    if not go_json.has_repeated(body, value):
         return []
     found: list[str] = []
 
@@ -102,15 +107,55 @@ def _duplicates(body: bytes, value: Any) -> list[str]:
             for index, inner in enumerate(value):
                 walk(inner, f"{path}[{index}]")
 
-    walk(json.loads(body, object_pairs_hook=_Pairs), "")
+    walk(_pairs(body), "")
     return found
+
+
+def _pairs(body: bytes) -> Any:
+    return json.loads(body, object_pairs_hook=_Pairs, parse_float=go_json.Written)
+
+
+def _merged(value: Any) -> Any:
+    """What a Go struct is after all of the fields were read into it, one after the other."""
+    if isinstance(value, list) and not isinstance(value, _Pairs):
+        return [_merged(inner) for inner in value]
+    if not isinstance(value, _Pairs):
+        return value
+    found: dict[str, Any] = {}
+    for key, inner in value:
+        before = found.get(key)
+        if isinstance(before, _Pairs) and isinstance(inner, _Pairs):
+            inner = _Pairs([*before, *inner])
+        if inner is not None or before is None or (isinstance(before, list) and not isinstance(before, _Pairs)):
+            found[key] = inner
+    return {key: _merged(inner) for key, inner in found.items()}
+
+
+def _in_order(value: Any, unknown: set[str], path: str = "") -> Iterator[str]:
+    """Texts of fields as they are met: the `unknown` ones, into which nobody looks, and those given again."""
+    if isinstance(value, _Pairs):
+        seen: set[str] = set()
+        for key, inner in value:
+            place = f"{path}.{key}" if path else key
+            if (text := f'unknown field "{place}"') in unknown:
+                if key not in seen:
+                    yield text
+            else:
+                if key in seen:
+                    yield f'duplicate field "{place}"'
+                yield from _in_order(inner, unknown, place)
+            seen.add(key)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _in_order(inner, unknown, f"{path}[{index}]")
 
 
 def decode(body: bytes, content_type: str, resource: Resource) -> Decoded:
     """A request body as an object of `resource`.  Raises StatusError 400 as upstream words it."""
     try:
         value, duplicates = parse_body(body, content_type)
-        value = {} if value is None else value
+        in_json = content_type not in (YAML, protobuf.MEDIA_TYPE)
+        value = {} if value is None else _merged(_pairs(body)) if duplicates and in_json else value
         if not isinstance(value, dict):
             raise ValueError("cannot unmarshal into Go value of type struct")
         for key in ("apiVersion", "kind"):
@@ -124,7 +169,11 @@ def decode(body: bytes, content_type: str, resource: Resource) -> Decoded:
         ) from error
     check_kind(value, resource)
     decoded = convert(value, resource)
-    decoded.problems[:0] = duplicates
+    if in_json and (duplicates or decoded.problems):
+        # one field may be met twice, but is told of once
+        decoded.problems = list(dict.fromkeys(_in_order(_pairs(body), set(decoded.problems))))
+    else:
+        decoded.problems[:0] = duplicates
     return decoded
 
 
@@ -280,10 +329,10 @@ def _scalar(value: Any, name: str, path: str) -> Any:
         case "bool" if isinstance(value, bool):
             return value
         case "float" if isinstance(value, int | float) and not isinstance(value, bool):
-            return value
+            return value if isinstance(value, int) else float(value)
         case "intstr" if isinstance(value, str):
             return value
-        case "intstr" if isinstance(value, int) and not isinstance(value, bool):
+        case "intstr" if isinstance(value, int | float) and not isinstance(value, bool | go_json.Written):
             return _whole(value, "int", path)
         case "quantity" if isinstance(value, int | float | str) and not isinstance(value, bool):
             try:
@@ -294,17 +343,23 @@ def _scalar(value: Any, name: str, path: str) -> Any:
             return _time(value, path, micro=name == "microtime")
         case _:
             target = _GO_TYPES.get(name, name)
-            raise _mismatch(value, path, target, f"unrecognized type: {target}")
+            # Go would make a text of an integer, and so tells of it apart
+            number = target == "string" and isinstance(value, int) and not isinstance(value, bool)
+            why = "cannot convert int64 to string" if number else f"unrecognized type: {target}"
+            raise _mismatch(value, path, target, why)
 
 
 _GO_TYPES = {"int": "int32", "long": "int64", "quantity": "Quantity"}
 
 
 def _whole(value: int | float, name: str, path: str) -> int:
-    """A number that fits its Go type."""
+    """A number that fits its Go type.  One that YAML or a strategic patch has as a float may be whole."""
     limit = 1 << (31 if name == "int" else 63)
-    if (isinstance(value, float) and not value.is_integer()) or not -limit <= value < limit:
-        raise _Mismatch(f"number {value}", _dotted(path), _GO_TYPES[name], f"unrecognized type: {_GO_TYPES[name]}")
+    odd = isinstance(value, float) and (isinstance(value, go_json.Written) or not value.is_integer())
+    if odd or not -limit <= value < limit:
+        raise _Mismatch(
+            f"number {value}", _dotted(path), _GO_TYPES[name], f"cannot convert float64 to {_GO_TYPES[name]}"
+        )
     return int(value)
 
 
@@ -341,6 +396,15 @@ def _go_type(type_: Type) -> str:
 
 def _mismatch(value: Any, path: str, target: str, restored: str) -> _Mismatch:
     return _Mismatch(go_json.type_name(value), _dotted(path), target, restored)
+
+
+def warnings_of(problems: list[str]) -> list[str]:
+    """What `fieldValidation=Warn` answers: lines about YAML come one by one."""
+    found: list[str] = []
+    for text in problems:
+        lines = text.removeprefix(YAML_ERRORS)
+        found += [text] if lines == text else [line.strip() for line in lines.split("\n")]
+    return found
 
 
 def strict_error(resource: Resource, problems: list[str]) -> StatusError:

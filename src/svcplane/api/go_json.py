@@ -1,6 +1,36 @@
 """How Go names and prints decoded JSON, for messages that show it.  Pure."""
 
-from typing import Any
+import re
+from typing import Any, Self
+
+
+class Written(float):
+    """A number that JSON writes with a fraction or an exponent, as it is written: `1.0` is no integer to Go."""
+
+    def __new__(cls, text: str) -> Self:
+        return super().__new__(cls, text)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+#: A text in JSON, and whether it is the name of a field.
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*:)?', re.S)
+
+
+def _field_count(value: Any) -> int:
+    """How many fields the objects of a decoded value have."""
+    if isinstance(value, dict):
+        return len(value) + sum(_field_count(inner) for inner in value.values() if isinstance(inner, dict | list))
+    return sum(_field_count(inner) for inner in value if isinstance(inner, dict | list))
+
+
+def has_repeated(body: bytes, value: Any) -> bool:
+    """Whether JSON that was decoded gives a field twice: more of them are written then."""
+    return isinstance(value, dict | list) and sum(map(bool, _TEXT.findall(body))) != _field_count(value)
 
 
 def type_name(value: Any) -> str:

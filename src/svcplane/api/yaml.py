@@ -4,10 +4,14 @@ Names become text and times stay text; an alias counts as all that it stands for
 Source: sigs.k8s.io/yaml, gopkg.in/yaml.v2 (decode.go, resolve.go).
 """
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import yaml
+
+from svcplane.api import fields, go_json
 
 #: Reading a megabyte takes a second in which nobody else is served.  JSON has no such limit.
 MAX_BYTES = 512 << 10
@@ -23,28 +27,70 @@ class _Loader(yaml.CSafeLoader):  # type: ignore[misc, unused-ignore]
     """Without times: they are text."""
 
 
-_TIME = "tag:yaml.org,2002:timestamp"
+_TAG = "tag:yaml.org,2002:"
+_LEFT_OUT = {_TAG + name for name in ("timestamp", "int", "float")}
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIME]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _LEFT_OUT]
     for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
+# Exponents of whole numbers make numbers; sexagesimal ones (`12:30`) are text.
+_Loader.add_implicit_resolver(
+    _TAG + "int", re.compile(r"^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]+|0|[1-9][0-9_]*)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    _TAG + "float",
+    re.compile(r"^([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
+    list("-+.0123456789"),
+)
 
 
 def parse(body: bytes) -> Any:
     """Raises ValueError."""
+    return parse_strictly(body)[0]
+
+
+def parse_strictly(body: bytes) -> tuple[Any, list[str]]:
+    """The value, and a line for each field that is given again.  Raises ValueError."""
     if body[:1] in (b"{", b"["):  # most clients send JSON, which is read a hundred times faster
         try:
-            return msgspec.json.decode(body)
+            value = msgspec.json.decode(body)
+            if not go_json.has_repeated(body, value):
+                return value, []
         except (msgspec.DecodeError, RecursionError):
             pass
     if len(body) > MAX_BYTES:
         raise ValueError(f"yaml: the document is larger than {MAX_BYTES} bytes; send it as JSON")
     try:
         _check_depth(body)
-        loaded = yaml.load(body, _Loader)  # noqa: S506 (a safe loader)
+        loader = _Loader(body)
+        try:
+            node = loader.get_single_node()
+            loaded = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from error
-    return _Plain().of(loaded, 0)
+    return _Plain().of(loaded, 0), list(_repeated(node, set()))
+
+
+def _repeated(node: Any, known: set[int]) -> Iterator[str]:
+    """Fields given again, as upstream's parser tells of them: inner ones first."""
+    if id(node) in known:
+        return
+    known.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _repeated(item, known)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[tuple[str, str]] = set()
+        for key, value in node.value:
+            yield from _repeated(value, known)
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in seen:
+                name = fields.quoted(key.value) if key.tag == _TAG + "str" else key.value
+                yield f"line {value.start_mark.line + 1}: key {name} already set in map"
+            seen.add((key.tag, key.value))
 
 
 def _check_depth(body: bytes) -> None:

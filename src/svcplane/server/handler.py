@@ -19,7 +19,7 @@ from svcplane.server.impersonation import acting
 from svcplane.server.metrics import Asked, Metrics
 from svcplane.server.metrics import asked as measured
 from svcplane.server.negotiation import YAML, Wanted, accept
-from svcplane.server.options import DeleteOptions, delete_options, flag
+from svcplane.server.options import DeleteOptions, check_timeout, delete_options, flag
 from svcplane.server.patching import Patcher
 from svcplane.server.reading import Reader
 from svcplane.server.reviews import Reviews
@@ -151,6 +151,8 @@ class ApiHandler:
         self._authorize(found, user)
         if found.verb == "watch":
             return await self._watch(found, request)
+        if found.subresource not in ("log", "proxy"):
+            check_timeout(request)
         if self._in_flight >= self._max_in_flight:
             self._metrics.refused.inc()
             raise st.too_many_requests("too many requests in flight, please try again later", 1)
@@ -182,7 +184,7 @@ class ApiHandler:
             if self.node_proxy is None:
                 raise st.StatusError(503, "ServiceUnavailable", "no node agent can be asked")
             return await self.node_proxy(found.name, request)
-        wanted = accept(request.headers.get("accept", ""))
+        wanted = accept(request.headers.get("accept", ""), streamed=found.verb != "get")
         reads = {"get": self._reader.get, "list": self._reader.list, "watch": self._reader.watch}
         response = await reads[found.verb](found, request, wanted)
         response.headers = dict(JSON)
@@ -212,19 +214,16 @@ class ApiHandler:
 
     async def _delete_collection(self, found: Route, request: Request, wanted: Wanted) -> Response:
         options: DeleteOptions = delete_options(request)
-        page, objects = await self._reader.collection(found, request)
-        for obj in objects:
-            one = Route("delete", found.resource, found.namespace, obj["metadata"]["name"])
+        response, page = await self._reader.collection(found, request, wanted)
+        for item in page.items:
+            one = Route("delete", found.resource, found.namespace, item.key.rpartition("/")[2])
             try:
                 await self._deleter.delete_object(one, options)
             except st.StatusError as error:
                 if error.code != 404:
                     raise
-        for obj in objects:
-            del obj["apiVersion"], obj["kind"]
-        head = {"kind": found.resource.list_kind, "apiVersion": found.resource.api_version}
-        body = {**head, "metadata": {"resourceVersion": str(page.revision)}, "items": objects}
-        return Response(200, codec.encode(body), dict(JSON))
+        response.headers = dict(JSON)
+        return response
 
     async def _watch(self, found: Route, request: Request) -> Response:
         if self._watches >= self._max_watches:

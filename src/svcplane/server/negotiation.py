@@ -9,11 +9,11 @@ from svcplane.api.status import StatusError
 #: The version of the forms.
 FORMS = "meta.k8s.io/v1"
 JSON, YAML = "application/json", "application/yaml"
-_AVAILABLE = (
-    "application/json, application/yaml, application/vnd.kubernetes.protobuf, "
-    "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
-)
-_TYPES = {"*/*", "application/*", JSON, YAML}
+_OFFERED = f"{JSON}, {YAML}, {protobuf.MEDIA_TYPE}"
+_STREAMED = f"{JSON};stream=watch, {protobuf.MEDIA_TYPE};stream=watch"
+#: Routes know no other range than that of everything.
+_ROUTED = {"*/*", JSON, YAML}
+_TYPES = {*_ROUTED, "application/*"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,19 @@ def _rank(clause: tuple[str, dict[str, str]]) -> tuple[float, bool, bool]:
     return -quality, media.startswith("*"), media.endswith("*")
 
 
-def accept(header: str) -> Wanted:
+def accept(header: str, *, streamed: bool = False) -> Wanted:
     """The best acceptable clause; protobuf is passed over, as a server that does not offer it does.
 
-    Raises StatusError 406.
+    `streamed`: of a list or a watch.  Raises StatusError 406: upstream's routes look at the types alone, then its
+    handlers at the forms too.
     """
     if not header.strip():
         return Wanted()
-    for media, values in sorted(map(_clause, header.split(",")), key=_rank):
+    clauses = [_clause(text) for text in header.split(",")]
+    if not any(media in _ROUTED for media, _ in clauses):
+        available = f"{_OFFERED}, {_STREAMED}" if streamed else _OFFERED
+        raise StatusError(406, "NotAcceptable", f"406: Not Acceptable\n\nAvailable representations: {available}", {})
+    for media, values in sorted(clauses, key=_rank):
         if media not in _TYPES:
             continue
         form = values.get("as", "")
@@ -62,7 +67,7 @@ def accept(header: str) -> Wanted:
         elif form:
             continue
         return Wanted(YAML if media == YAML else JSON, form, values.get("v", ""))
-    raise StatusError(406, "NotAcceptable", f"406: Not Acceptable\n\nAvailable representations: {_AVAILABLE}", {})
+    raise StatusError(406, "NotAcceptable", f"only the following media types are accepted: {_OFFERED}")
 
 
 def body_type(header: str) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from svcplane.api import codec, go_json, protobuf
 from svcplane.api import fields as f
-from svcplane.api import protobuf
 from svcplane.api.http import Request
 from svcplane.api.status import StatusError, bad_request, invalid
 from svcplane.server.negotiation import body_type
@@ -31,6 +31,36 @@ def checked_version(text: str) -> str:
         why = f"strconv.ParseUint: parsing {f.quoted(text)}: invalid syntax"
         raise StatusError(500, "", str(f.invalid("resourceVersion", text, why)))
     return text
+
+
+_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)")
+_UNITS = ("ns", "us", "µs", "μs", "ms", "s", "m", "h")
+
+
+def check_timeout(request: Request) -> None:
+    """How long the client wants to wait must be a duration; nothing here takes so long.  Raises StatusError 400."""
+    if text := request.param("timeout"):
+        if why := _no_duration(text):
+            raise bad_request(f"invalid timeout specified in the request URL - time: {why}")
+
+
+def _no_duration(text: str) -> str:
+    """Why Go's time.ParseDuration refuses a text, if it does."""
+    rest, shown = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+"), f.quoted(text)
+    if rest == "0":
+        return ""
+    if not rest:
+        return f"invalid duration {shown}"
+    while rest:
+        part = _DURATION.match(rest)
+        if part is None:
+            return f"invalid duration {shown}"
+        if not part[2]:
+            return f"missing unit in duration {shown}"
+        if part[2] not in _UNITS:
+            return f"unknown unit {f.quoted(part[2])} in duration {shown}"
+        rest = rest[part.end() :]
+    return ""
 
 
 def included(request: Request) -> str:
@@ -197,6 +227,29 @@ class DeleteOptions(msgspec.Struct, rename="camel"):
         return bool(self.dry_run)
 
 
+_GO_TYPES = {
+    "gracePeriodSeconds": (int, "int64"),
+    "preconditions": (dict, "v1.Preconditions"),
+    "orphanDependents": (bool, "bool"),
+    "propagationPolicy": (str, "v1.DeletionPropagation"),
+    "dryRun": (list, "[]string"),
+}
+
+
+def _wrong_type(body: bytes, media: str) -> str:
+    """What Go says of the first option of a wrong type; nothing where the body is no object or all of them fit."""
+    try:
+        given, _ = codec.parse_body(body, media)
+    except ValueError:
+        return ""
+    for key, value in given.items() if isinstance(given, dict) else ():
+        expected, name = _GO_TYPES.get(key, (object, ""))
+        if value is not None and (not isinstance(value, expected) or (expected is int and isinstance(value, bool))):
+            found = f"number {value}" if expected is int and isinstance(value, float) else go_json.type_name(value)
+            return f"json: cannot unmarshal {found} into Go struct field DeleteOptions.{key} of type {name}"
+    return ""
+
+
 def delete_options(request: Request) -> DeleteOptions:
     if request.body:
         media = body_type(request.headers.get("content-type", ""))
@@ -207,6 +260,8 @@ def delete_options(request: Request) -> DeleteOptions:
                 options = msgspec.json.decode(request.body, type=DeleteOptions)
         except (msgspec.DecodeError, ValueError) as error:
             # upstream takes a bad body for a fault of its own
+            if why := _wrong_type(request.body, media):
+                raise StatusError(500, "", why) from error
             raise StatusError(500, "", f"couldn't get version/kind; json parse error: {error}") from error
         if options.kind not in ("", "DeleteOptions"):
             why = f'no kind "{options.kind}" is registered for version "{options.api_version or "meta.k8s.io/v1"}"'

@@ -4,14 +4,14 @@ Stored bytes go out by splicing; they are decoded only where a selector or anoth
 Source: k8s.io/apiserver pkg/storage/etcd3 (list and continue), pkg/endpoints/handlers/watch.go.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from svcplane.api import codec, tables
 from svcplane.api import status as st
 from svcplane.api.http import Closing, Request, Response
 from svcplane.api.resources import Resource
 from svcplane.api.selectors import parse_field_selector, parse_label_selector
-from svcplane.api.strategy import Strategy, Tree
+from svcplane.api.strategy import Strategy
 from svcplane.base.clock import Clock
 from svcplane.base.errors import StoreError
 from svcplane.server.continuing import Continue
@@ -33,7 +33,10 @@ CONTINUE_EXPIRED = (
 )
 
 
-Trees = list[Tree]
+async def _nothing() -> AsyncIterator[bytes]:
+    chunks: tuple[bytes, ...] = ()
+    for chunk in chunks:
+        yield chunk
 
 
 class Reader:
@@ -97,6 +100,10 @@ class Reader:
         return Filter(parse_label_selector(options.label_selector), fields, strategy, route.resource)
 
     async def list(self, route: Route, request: Request, wanted: Wanted) -> Response:
+        return (await self.collection(route, request, wanted))[0]
+
+    async def collection(self, route: Route, request: Request, wanted: Wanted) -> tuple[Response, Page]:
+        """A list, and what is in it."""
         options = list_options(request, watch=False)
         chosen = self._filter(route, options)
         page, more = await self._page(route, options, chosen)
@@ -105,7 +112,7 @@ class Reader:
             meta["continue"] = more
             if not chosen:
                 meta["remainingItemCount"] = page.remaining
-        return Response(200, self._render(route.resource, page, meta, request, wanted))
+        return Response(200, self._render(route.resource, page, meta, request, wanted)), page
 
     async def _page(self, route: Route, options: ListOptions, chosen: Filter) -> tuple[Page, str]:
         """Matching items and the continue token of what follows."""
@@ -183,17 +190,13 @@ class Reader:
         head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
         return codec.encode(in_version({**head, "items": partial}, wanted.version))
 
-    async def collection(self, route: Route, request: Request) -> tuple[Page, Trees]:
-        """What a deletecollection is about."""
-        options = list_options(request, watch=False)
-        page, _ = await self._page(route, options, self._filter(route, options))
-        return page, [codec.load(item.value, item.revision, route.resource) for item in page.items]
-
     # -- watch -------------------------------------------------------------------------------------------------------
 
     async def watch(self, route: Route, request: Request, wanted: Wanted) -> Response:
         options = list_options(request, watch=True)
         chosen = self._filter(route, options)
+        if wanted.form == "PartialObjectMetadataList":  # no event is a list: upstream's watch ends when one comes
+            return Response(200, stream=_nothing())
         prefix = route.resource.key_prefix(route.namespace)
         version = int(options.resource_version or "0")
         initial: Page | None = None

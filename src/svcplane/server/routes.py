@@ -43,8 +43,9 @@ def route(method: str, path: str, *, watch: bool) -> Route | NotFound | MethodNo
     rest = parts[depth:]
     if resources is None or not rest:
         return NotFound()
-    if rest[0] == "watch":
-        watch, rest = True, rest[1:]
+    below_watch = rest[0] == "watch"
+    if below_watch:
+        rest = rest[1:]
     if resources.get(rest[0]) is NODES and rest[2:3] == ["proxy"]:
         return Route("get", NODES, "", rest[1], "proxy") if method in ("GET", "HEAD") else MethodNotAllowed()
     namespace = ""
@@ -56,12 +57,14 @@ def route(method: str, path: str, *, watch: bool) -> Route | NotFound | MethodNo
     name, subresource = (*rest[1:], "", "")[:2]
     if name and resource.namespaced and not namespace:
         return NotFound()
-    if subresource and subresource not in resource.subresources:
+    if subresource and (below_watch or subresource not in resource.subresources):
         return NotFound()
     verb = (_ON_OBJECT if name and subresource != "binding" else _ON_COLLECTION).get(method)
     if verb is None or not _allowed(verb, resource, namespace, subresource):
         return MethodNotAllowed()
-    if watch and verb in ("list", "get"):
+    if below_watch and verb not in ("list", "get"):
+        return MethodNotAllowed()
+    if below_watch or (watch and verb == "list"):  # who names an object asks for that alone
         verb = "watch"
     return Route(verb, resource, namespace, name, subresource)
 

@@ -84,7 +84,7 @@ class Writer:
     def problems(resource: Resource, problems: list[str], options: WriteOptions) -> list[str]:
         if problems and options.field_validation == "Strict":
             raise codec.strict_error(resource, problems)
-        return problems if options.field_validation == "Warn" else []
+        return codec.warnings_of(problems) if options.field_validation == "Warn" else []
 
     async def check_namespace(self, route: Route, name: str) -> tuple[Unchanged, ...]:
         """The namespace must be there and not on its way out; that it is still so is the condition of a creation."""

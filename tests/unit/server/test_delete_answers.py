@@ -86,3 +86,33 @@ async def test_with_a_body_the_query_does_not_count(admin: Caller) -> None:
 async def test_options_in_an_unknown_format(admin: Caller) -> None:
     response = await admin.send("DELETE", WEB, {}, {"Content-Type": "application/xml"})
     assert response.status == 415
+
+
+async def test_a_part_of_a_collection_is_deleted_and_shown_as_a_list(admin: Caller) -> None:
+    services = "/api/v1/namespaces/default/services"
+    for name in "abc":
+        body = {"metadata": {"name": name, "labels": {"n": "x"}}, "spec": {"ports": [{"port": 80}]}}
+        await admin.call("POST", services, body)
+    _, first = await admin.call("DELETE", f"{services}?limit=1&labelSelector=n%3Dx")
+    assert [item["metadata"]["name"] for item in first["items"]] == ["a"]
+    assert first["metadata"]["continue"]
+    accepted = {"Accept": "application/json;as=Table;g=meta.k8s.io;v=v1"}
+    _, second = await admin.call("DELETE", f"{services}?labelSelector=n%3Dx", headers=accepted)
+    assert second["kind"] == "Table"
+    assert [row["cells"][0] for row in second["rows"]] == ["b", "c"]
+    _, left = await admin.call("GET", services)
+    assert [item["metadata"]["name"] for item in left["items"]] == ["kubernetes"]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"gracePeriodSeconds": "x"}, "string into Go struct field DeleteOptions.gracePeriodSeconds of type int64"),
+        ({"gracePeriodSeconds": 1.5}, "number 1.5 into Go struct field DeleteOptions.gracePeriodSeconds of type int64"),
+        ({"dryRun": "All"}, "string into Go struct field DeleteOptions.dryRun of type []string"),
+        ({"preconditions": []}, "array into Go struct field DeleteOptions.preconditions of type v1.Preconditions"),
+    ],
+)
+async def test_options_of_the_wrong_type(admin: Caller, options: dict[str, Any], why: str) -> None:
+    status, body = await admin.call("DELETE", WEB, options)
+    assert (status, body["message"]) == (500, f"json: cannot unmarshal {why}")

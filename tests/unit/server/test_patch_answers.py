@@ -60,6 +60,23 @@ async def test_what_is_no_json_patch(admin: Caller, web: str, patch: Any, messag
     assert (status, body["message"]) == (400, f"error decoding patch: json: {message}")
 
 
+@pytest.mark.parametrize(
+    ("headers", "patch", "expected"),
+    [
+        (JSON, b"null", 200),
+        (JSON, b"[null]", 422),
+        (JSON, b'[{"op":null,"path":"/spec"}]', 422),
+        (STRATEGIC, b"null", 200),
+        (MERGE, b"null", 400),
+    ],
+)
+async def test_null_for_a_patch(admin: Caller, web: str, headers: dict[str, str], patch: bytes, expected: int) -> None:
+    status, body = await admin.call("PATCH", web, patch, headers)
+    assert status == expected
+    if status != 200:
+        assert body["message"] == (UNFIT if status == 422 else "Invalid JSON Patch")
+
+
 @pytest.mark.parametrize("headers", [JSON, MERGE])
 async def test_a_patch_that_makes_no_service(admin: Caller, web: str, headers: dict[str, str]) -> None:
     patch: Any = {"spec": {"type": 5}}
@@ -131,6 +148,13 @@ async def test_new_finalizers_come_before_those_that_the_patch_leaves_out(admin:
     for patched, expected in ((["a.b/c"], ["a.b/c"]), (["x.y/z"], ["x.y/z", "a.b/c"])):
         _, body = await admin.call("PATCH", web, {"metadata": {"finalizers": patched}}, STRATEGIC)
         assert body["metadata"]["finalizers"] == expected
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/yaml", "application/apply-patch+json", ""])
+async def test_bodies_that_are_no_patch(admin: Caller, web: str, media_type: str) -> None:
+    status, body = await admin.call("PATCH", web, {}, {"Content-Type": media_type})
+    assert (status, body["reason"], body["details"]) == (415, "UnsupportedMediaType", {})
+    assert body["message"] == "415: Unsupported Media Type"
 
 
 async def test_strict_patches_refuse_what_the_usual_ones_warn_of(admin: Caller, web: str) -> None:
@@ -248,6 +272,30 @@ async def test_applied_items_come_in_their_order(admin: Caller, applied: list[in
     await admin.call("POST", SERVICES, {"metadata": {"name": "web"}, "spec": {"ports": ports}})
     _, body = await apply(admin, "web", "m", ports=[{"port": number, "name": f"p{number}"} for number in applied])
     assert [port["port"] for port in body["spec"]["ports"]] == expected
+
+
+async def test_what_a_write_sets_back_it_does_not_own(admin: Caller, web: str) -> None:
+    """Neither status by way of the object, nor spec by way of the status."""
+    head = {"apiVersion": "v1", "kind": "Service"}
+
+    def status(value: str) -> dict[str, Any]:
+        at = "2026-01-01T00:00:00Z"
+        return {"conditions": [{"type": "A", "status": value, "reason": "R", "message": "", "lastTransitionTime": at}]}
+
+    def spec(affinity: str) -> dict[str, Any]:
+        return {"sessionAffinity": affinity}
+
+    for manager, path, change in (
+        ("a", web, {"status": status("True")}),
+        ("b", f"{web}/status", {"status": status("False"), "spec": spec("ClientIP")}),
+        ("c", web, {"status": status("Unknown"), "spec": spec("None")}),
+    ):
+        body = head | {"metadata": {"name": "web"}} | change
+        code, answer = await admin.call("PATCH", f"{path}?fieldManager={manager}", body, APPLY)
+        assert code == 200
+    assert answer["status"]["conditions"] == status("False")["conditions"]
+    owned = {entry["manager"]: set(entry["fieldsV1"]) for entry in answer["metadata"]["managedFields"]}
+    assert owned == {"b": {"f:status"}, "c": {"f:spec"}, "test": {"f:spec"}}
 
 
 async def test_an_empty_object_applied_changes_nothing(admin: Caller, web: str) -> None:

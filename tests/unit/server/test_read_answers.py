@@ -102,6 +102,13 @@ async def test_forms_of_the_wrong_shape_are_not_acceptable(admin: Caller) -> Non
     )
 
 
+async def test_a_watch_in_the_form_of_lists_ends(admin: Caller) -> None:
+    response = await admin.send("GET", f"{SERVICES}?watch=1", headers=METADATA_LIST)
+    assert response.status == 200
+    assert response.stream is not None
+    assert [chunk async for chunk in response.stream] == []
+
+
 async def test_what_rows_include_is_checked(admin: Caller) -> None:
     status, body = await admin.call("GET", f"{SERVICES}?includeObject=All", headers=TABLE)
     assert (status, body["message"]) == (
@@ -172,6 +179,46 @@ async def test_forms_come_in_the_version_asked_for(admin: Caller, path: str) -> 
 async def test_the_best_representation_accepted(admin: Caller, accepted: str, given: str) -> None:
     response = await admin.send("GET", f"{SERVICES}/kubernetes", headers={"Accept": accepted})
     assert response.headers["Content-Type"] == given
+
+
+OFFERED = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+STREAMED = ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+
+
+@pytest.mark.parametrize(
+    ("path", "accepted", "message"),
+    [
+        ("", "text/plain", f"406: Not Acceptable\n\nAvailable representations: {OFFERED}{STREAMED}"),
+        ("", "application/*", f"406: Not Acceptable\n\nAvailable representations: {OFFERED}{STREAMED}"),
+        ("/kubernetes", "text/plain", f"406: Not Acceptable\n\nAvailable representations: {OFFERED}"),
+        ("", "application/json;as=Table;g=meta.k8s.io;v=v2", f"only the following media types are accepted: {OFFERED}"),
+        ("/kubernetes", "application/json;as=Row", f"only the following media types are accepted: {OFFERED}"),
+    ],
+)
+async def test_representations_that_nobody_has(admin: Caller, path: str, accepted: str, message: str) -> None:
+    status, body = await admin.call("GET", SERVICES + path, headers={"Accept": accepted})
+    assert (status, body["reason"], body["message"]) == (406, "NotAcceptable", message)
+    assert ("details" in body) == message.startswith("406")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("x", 'invalid duration "x"'),
+        ("5", 'missing unit in duration "5"'),
+        ("5q", 'unknown unit "q" in duration "5q"'),
+        ("1m30", 'missing unit in duration "1m30"'),
+        ("-", 'invalid duration "-"'),
+    ],
+)
+async def test_timeouts_are_durations(admin: Caller, text: str, why: str) -> None:
+    status, body = await admin.call("GET", f"{SERVICES}?timeout={text}")
+    assert (status, body["message"]) == (400, f"invalid timeout specified in the request URL - time: {why}")
+
+
+@pytest.mark.parametrize("text", ["", "0", "5s", "1m30.5s", "-1s"])
+async def test_timeouts_taken(admin: Caller, text: str) -> None:
+    assert (await admin.call("GET", f"{SERVICES}?timeout={text}"))[0] == 200
 
 
 async def test_pages_of_a_selection_end_where_the_objects_end(admin: Caller) -> None:

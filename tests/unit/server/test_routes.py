@@ -33,9 +33,10 @@ def test_path_of_an_object_becomes_its_operation(
 
 
 def test_watch_parameter_turns_a_list_into_a_watch() -> None:
-    found = route("GET", "/api/v1/services", watch=True)
-    assert isinstance(found, Route)
-    assert found.verb == "watch"
+    for path, verb in (("/api/v1/services", "watch"), ("/api/v1/namespaces/a/services/b", "get")):
+        found = route("GET", path, watch=True)
+        assert isinstance(found, Route)
+        assert found.verb == verb
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,7 @@ def test_watch_parameter_turns_a_list_into_a_watch() -> None:
         "/api/v1/namespaces/a/nodes/b",
         "/api/v1/namespaces/a/services/b/log",
         "/api/v1/namespaces/a/services/b/status/more",
+        "/api/v1/watch/namespaces/a/services/b/status",
     ],
 )
 def test_unknown_path_is_not_found(path: str) -> None:
@@ -63,6 +65,8 @@ def test_unknown_path_is_not_found(path: str) -> None:
         ("DELETE", "/api/v1/namespaces/a/services/b/status"),
         ("PUT", "/api/v1/namespaces/a/pods/b/log"),
         ("GET", "/api/v1/namespaces/a/finalize"),
+        ("POST", "/api/v1/watch/namespaces/a/services"),
+        ("DELETE", "/api/v1/watch/namespaces/a/services/b"),
     ],
 )
 def test_method_a_path_does_not_offer_is_not_allowed(method: str, path: str) -> None:

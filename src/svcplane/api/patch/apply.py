@@ -11,6 +11,7 @@ from svcplane.api.patch.managed import (
     FieldSet,
     Manager,
     Path,
+    is_reset,
     item_key,
     object_leaves,
     read_entries,
@@ -31,7 +32,7 @@ def apply(
     api_version: str,
 ) -> dict[str, Any]:
     """The object after the apply, with managedFields.  Raises StatusError 409 for conflicts."""
-    wanted = object_leaves(patch, kind)
+    wanted = {path: value for path, value in object_leaves(patch, kind).items() if not is_reset(path, manager)}
     entries = read_entries(live) if live is not None else []
     present = object_leaves(live, kind) if live is not None else {}
     conflicts = _conflicts(wanted, present, entries, manager)

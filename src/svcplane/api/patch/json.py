@@ -58,7 +58,7 @@ def check(operations: Any) -> None:
         if not isinstance(operation, dict):
             raise bad_request(f"{what} {go_json.type_name(operation)} into Go value of type handlers.jsonPatchOp")
         for key in ("op", "path", "from"):
-            if not isinstance(operation.get(key, ""), str):
+            if operation.get(key) is not None and not isinstance(operation[key], str):
                 kind = go_json.type_name(operation[key])
                 raise bad_request(f"{what} {kind} into Go struct field jsonPatchOp.{key} of type string")
 

@@ -189,6 +189,16 @@ def write_entries(tree: dict[str, Any], entries: Iterable[Entry], api_version: s
         tree["metadata"].pop("managedFields", None)
 
 
+def is_reset(path: Path, manager: Manager) -> bool:
+    """Whether a strategy sets a field back however it is written, so that its writer does not own it.
+
+    Source: GetResetFields of the strategies.
+    """
+    if manager.subresource == "status":
+        return path[0] == "f:spec" or path[:2] == ("f:metadata", "f:ownerReferences")
+    return path[0] == "f:status"
+
+
 def _entries_before(new: dict[str, Any], old: dict[str, Any] | None, manager: Manager) -> list[Entry]:
     given = new["metadata"].get("managedFields")
     if given is not None and not manager.subresource:
@@ -209,6 +219,7 @@ def record_update(
     Source: k8s.io/apimachinery structured-merge fieldmanager, decodeLiveOrNew.
     """
     changed, removed = differences(new, old or {}, kind)
+    changed = {path for path in changed if not is_reset(path, manager)}
     entries: list[Entry] = []
     own: FieldSet = frozenset()
     own_time = now
