@@ -43,12 +43,18 @@ class _Wallet:
         self._access, self._plugin, self._expires_at = access, access.plugin, access.expires_at
         self._looked_s = time.monotonic()
         self._asking = asyncio.Lock()
-        self._held = self._made()
+        self._held = self._shown(access.ssl_context() or False)
 
-    def _made(self) -> _Credentials:
+    def _shown(self, context: ssl.SSLContext | bool) -> _Credentials:
         token = self._access.token
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return _Credentials(headers, self._access.ssl_context() or False)
+        return _Credentials({"Authorization": f"Bearer {token}"} if token else {}, context)
+
+    def _take(self, access: ClusterAccess) -> None:
+        """From now on.  Connections are kept by their context, so that another token alone needs no other."""
+        same = (access.cert, access.key) == (self._access.cert, self._access.key)
+        context = self._held.context if same else access.ssl_context() or False
+        self._access = access
+        self._held = self._shown(context)
 
     async def credentials(self) -> _Credentials:
         """Raises TransportError where the plug-in gives no new ones."""
@@ -58,8 +64,7 @@ class _Wallet:
             with contextlib.suppress(OSError, UnicodeDecodeError):  # the one we have may still serve
                 token = Path(file).read_text().strip()
                 if token and token != self._access.token:
-                    self._access = replace(self._access, token=token)
-                    self._held = self._made()
+                    self._take(replace(self._access, token=token))
         if self._plugin is not None:
             async with self._asking:
                 await self._renew(self._plugin)
@@ -70,8 +75,7 @@ class _Wallet:
             return
         try:
             given = await asyncio.to_thread(plugin.ask)
-            self._access = self._access.given(given)
-            self._held = self._made()
+            self._take(self._access.given(given))
         except ConfigError as error:
             raise TransportError(str(error)) from error
         self._expires_at = given.expires_at

@@ -22,6 +22,20 @@ async def test_a_renewed_token_is_used_within_a_minute(tmp_path: Path, monkeypat
     assert (await wallet.credentials()).headers == {"Authorization": "Bearer new"}
 
 
+async def test_connections_are_kept_when_the_token_alone_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, now = tmp_path / "token", [0.0]
+    monkeypatch.setattr(http.time, "monotonic", lambda: now[0])
+    wallet = http._Wallet(kubeconfig.ClusterAccess("https://a", token="old", token_file=str(file)))
+    before = await wallet.credentials()
+    file.write_text("new\n")
+    now[0] = http.TOKEN_LOOK_S
+    after = await wallet.credentials()
+    assert after.headers == {"Authorization": "Bearer new"}
+    assert after.context is before.context
+
+
 async def test_without_a_token_nothing_is_sent() -> None:
     assert (await http._Wallet(kubeconfig.ClusterAccess("http://a")).credentials()).headers == {}
 
