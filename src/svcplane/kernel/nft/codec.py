@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from svcplane.base.net import Family
+from svcplane.kernel.netlink import codec as netlink
+from svcplane.kernel.netlink.codec import NESTED, attr, nest, text
 from svcplane.kernel.nft import objects as o
 
 NLM_F_NONREC = 0x100  # of requests to delete
@@ -39,7 +41,6 @@ FAMILY = {number: family for family, number in NFPROTO.items()}
     GETGEN,
 ) = range(17)
 
-NESTED = 0x8000
 MAX_ELEMENT_LIST = 65_000  # a nested attribute's length has sixteen bits
 REG32_BASE = 8
 REG_VERDICT = 0
@@ -52,23 +53,7 @@ HOST_ENDIAN, BIG_ENDIAN = 1, 2
 _PORT_UNREACHABLE = {Family.IPV4: b"\x03", Family.IPV6: b"\x04"}
 
 _HEAD = struct.Struct("=HH")
-_MESSAGE = struct.Struct("=IHHII")
 _BE32 = struct.Struct(">I")
-_PAD = (b"", b"\0\0\0", b"\0\0", b"\0")
-
-
-def attr(kind: int, payload: bytes) -> bytes:
-    """One netlink attribute, padded."""
-    length = len(payload)
-    return _HEAD.pack(length + 4, kind) + payload + _PAD[length & 3]
-
-
-def nest(kind: int, *parts: bytes) -> bytes:
-    return attr(kind | NESTED, b"".join(parts))
-
-
-def text(kind: int, value: str) -> bytes:
-    return attr(kind, value.encode() + b"\0")
 
 
 def be32(kind: int, value: int) -> bytes:
@@ -82,7 +67,7 @@ def be64(kind: int, value: int) -> bytes:
 def message(kind: int, flags: int, seq: int, family: int, payload: bytes, resource: int = 0) -> bytes:
     """A netlink message with its nfgenmsg."""
     body = struct.pack(">BBH", family, 0, resource) + payload
-    return _MESSAGE.pack(16 + len(body), kind, flags | NLM_F_REQUEST, seq, 0) + body
+    return netlink.message(kind, flags | NLM_F_REQUEST, seq, body)
 
 
 def batch_begin(seq: int, generation: int | None) -> bytes:
@@ -324,17 +309,6 @@ def repeated(raw: bytes) -> Iterator[bytes]:
         if length < 4:
             return
         yield raw[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-
-
-def messages(raw: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """(type, flags, sequence, body) of each message in a datagram."""
-    offset, end = 0, len(raw)
-    while offset + 16 <= end:
-        length, kind, flags, seq, _ = _MESSAGE.unpack_from(raw, offset)
-        if length < 16:
-            return
-        yield kind, flags, seq, raw[offset + 16 : offset + length]
         offset += (length + 3) & ~3
 
 

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from svcplane.kernel.netlink import codec as netlink
 from svcplane.kernel.nft import codec
 from svcplane.kernel.nft.objects import TableName
 
@@ -59,7 +60,7 @@ class TableEvents:
             self._socket.settimeout(0.0)
 
     def _take(self, data: bytes) -> None:
-        for kind, _, _, body in codec.messages(data):
+        for kind, _, _, body in netlink.messages(data):
             if kind >> 8 != codec.SUBSYS or len(body) < 4:
                 continue
             attributes = codec.attributes(body, 4)

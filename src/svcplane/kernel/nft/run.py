@@ -12,6 +12,7 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from svcplane.base.errors import EnvironmentProblem
+from svcplane.kernel.netlink import codec as netlink
 from svcplane.kernel.nft import codec
 from svcplane.kernel.nft.events import NETLINK_NETFILTER, TableEvents
 from svcplane.kernel.nft.listing import listed
@@ -131,7 +132,7 @@ class NftSocket:
             ) from error
         last = max(where)
         while True:
-            for kind, _, seq, body in codec.messages(self._socket.recv(ANSWER_BUFFER)):
+            for kind, _, seq, body in netlink.messages(self._socket.recv(ANSWER_BUFFER)):
                 if kind != codec.NLMSG_ERROR:
                     continue
                 code = -struct.unpack_from("=i", body)[0]
@@ -161,7 +162,7 @@ class NftSocket:
     def _generation(self) -> int:
         seq = self._next_seq()
         self._socket.send(codec.request(codec.GETGEN, 0, seq, None))
-        for kind, _, got, body in codec.messages(self._socket.recv(ANSWER_BUFFER)):
+        for kind, _, got, body in netlink.messages(self._socket.recv(ANSWER_BUFFER)):
             if got != seq:
                 continue
             if kind == codec.NLMSG_ERROR:
@@ -178,7 +179,7 @@ class NftSocket:
         self._socket.send(codec.message(codec.SUBSYS << 8 | kind, flags | codec.NLM_F_ACK, seq, family, payload))
         bodies: list[bytes] = []
         while True:
-            for got_kind, _, got, body in codec.messages(self._socket.recv(RECEIVE_BUFFER)):
+            for got_kind, _, got, body in netlink.messages(self._socket.recv(RECEIVE_BUFFER)):
                 if got != seq:
                     continue
                 if got_kind in (codec.NLMSG_DONE, codec.NLMSG_ERROR):
@@ -209,7 +210,7 @@ class NftSocket:
 
     def _read(self, table: TableName, elements: bool) -> TableContent | None:
         number = codec.NFPROTO[table.family]
-        named = codec.text(1, table.name)
+        named = netlink.text(1, table.name)
         there = dict(codec.decode_table(body) for body in self._dump(codec.GETTABLE, number))
         if table.name not in there:
             return None
@@ -240,7 +241,7 @@ class NftSocket:
         return await listed(table)
 
     def _elements(self, table: TableName, spec: Set) -> dict[bytes, Element]:
-        payload = codec.text(1, table.name) + codec.text(2, spec.name)
+        payload = netlink.text(1, table.name) + netlink.text(2, spec.name)
         found: dict[bytes, Element] = {}
         for body in self._dump(codec.GETSETELEM, codec.NFPROTO[table.family], payload):
             for element in codec.decode_elements(body):

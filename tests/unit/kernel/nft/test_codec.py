@@ -5,6 +5,7 @@ import struct
 import pytest
 
 from svcplane.base.net import Family
+from svcplane.kernel.netlink import codec as netlink
 from svcplane.kernel.nft import codec
 from svcplane.kernel.nft import objects as o
 from svcplane.proxy.model import DetectLocal, NodeConfig
@@ -17,7 +18,7 @@ TABLE = o.TableName(Family.IPV4, "t")
 
 def body_of(message: bytes) -> bytes:
     """The attributes of the single message."""
-    ((_, _, _, body),) = codec.messages(message)
+    ((_, _, _, body),) = netlink.messages(message)
     return body[4:]
 
 
