@@ -33,7 +33,8 @@ from svcplane.lab.topology import API_PORT, CLIENT_IP, CLUSTER_CIDR, CONTROL_IP,
 from svcplane.node.processes import ProcessId
 from svcplane.server.certificates import Authority
 
-START_TIMEOUT_S, STOP_TIMEOUT_S = 30.0, 10.0
+#: Long enough for a slow machine that others use too, in whose user-mode Linux a process takes seconds to begin.
+START_TIMEOUT_S, STOP_TIMEOUT_S = 120.0, 10.0
 STATE = Path("/run/svcplane/lab")
 HEALTH_PORT = 10256
 
@@ -270,17 +271,18 @@ class Cluster:
 
     async def _until(self, condition: Callable[[], Awaitable[bool]], name: str) -> None:
         """Until a process has come so far.  Raises EnvironmentProblem where it ends, or takes too long."""
-        child = self._children[name]
+        child, why = self._children[name], f"it took more than {START_TIMEOUT_S:.0f} s"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_TIMEOUT_S):
                 while not await condition():
                     if child.poll() is not None:
+                        why = f"it ended with status {child.returncode}"
                         break
                     await asyncio.sleep(0.02)
                 else:
                     return
         said = (self.directory / f"{name}.log").read_text(errors="replace").strip().splitlines()
-        raise EnvironmentProblem(f"the lab's {name} did not start: {said[-1] if said else 'no message'}")
+        raise EnvironmentProblem(f"the lab's {name} did not start: {said[-1] if said else why}")
 
     async def _stop(self, name: str) -> None:
         child = self._children.pop(name, None)
