@@ -20,7 +20,8 @@ from svcplane.proxy.model import (
     ServicePortName,
     Verdict,
 )
-from svcplane.proxy.planes.nftables.names import Class, Kind
+from svcplane.proxy.planes.nftables.layout import GUARDS
+from svcplane.proxy.planes.nftables.names import Class, Kind, table_name
 from svcplane.proxy.planes.nftables.plane import NftablesPlane
 
 NAME = ServicePortName("default", "sticky", "p", Protocol.TCP)
@@ -49,7 +50,6 @@ def test_a_class_survives_its_packed_form() -> None:
     for kind in Kind:
         class_ = Class(kind, 86400, 8191)
         assert Class.unpacked(class_.packed) == class_
-    assert Class.unpacked((3 << 30).to_bytes(4, "little")) is None
 
 
 async def synced(kernel: FakeNft) -> NftablesPlane:
@@ -94,3 +94,31 @@ async def test_nothing_passes_through_a_table_that_is_switched_off() -> None:
     put_to_sleep(kernel.content[table])
     found, _ = await plane.trace(state(2), packet)
     assert {outcome.verdict for outcome in found} == {Verdict.PASS}
+
+
+async def test_packets_pay_for_source_ranges_only_while_some_load_balancer_has_them() -> None:
+    guards = {chain.name for chain in GUARDS}
+    guarded = replace(PORT, load_balancer_ips=("203.0.113.5",), source_ranges=("198.51.100.0/24",))
+    kernel = FakeNft()
+    plane = NftablesPlane(CONFIG, kernel)
+
+    async def there(port: ServicePort, touched: frozenset[ServicePortName] | None, by: NftablesPlane) -> set[str]:
+        await by.sync(replace(state(2), services={NAME: port}), touched, now=0.0)
+        assert await by.intact()
+        content = await kernel.read(table_name(Family.IPV4))
+        assert content is not None
+        return guards & set(content.chains)
+
+    assert not await there(PORT, None, plane)
+    assert await there(guarded, frozenset({NAME}), plane) == guards
+    assert await there(PORT, frozenset({NAME}), plane) == set()
+    assert await there(guarded, None, plane) == guards
+    # a proxy that starts finds them, keeps or takes them away, and makes no other table for it
+    await plane.sync(replace(state(2), services={NAME: guarded}), None, now=0.0)
+    assert not await NftablesPlane(CONFIG, kernel).plan(replace(state(2), services={NAME: guarded}))
+    told = await NftablesPlane(CONFIG, kernel).plan(state(2))
+    assert not any(operation.object.startswith("table") for operation in told)
+    assert await there(PORT, None, NftablesPlane(CONFIG, kernel)) == set()
+    told = await NftablesPlane(CONFIG, kernel).plan(replace(state(2), services={NAME: guarded}))
+    assert {"add chain " + name for name in guards} <= {f"{one.verb} {one.object}" for one in told}
+    assert not any(operation.object.startswith("table") for operation in told)

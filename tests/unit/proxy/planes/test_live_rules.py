@@ -92,9 +92,10 @@ async def test_each_rule_has_a_purpose_and_those_of_services_a_name(mode: str) -
 
 async def test_elements_are_told_as_people_read_them() -> None:
     found = {(rule.place, rule.rule): rule for rule in await told("nftables")}
-    assert found["map service-ips", "10.96.0.10:80/tcp : plain, 2 endpoints"].service == "shop/web:http"
+    assert found["map service-ips", "10.96.0.10:80/tcp : cluster ip, 2 endpoints"].service == "shop/web:http"
     assert (
-        found["map service-ips", "10.96.0.12:80/tcp : plain, 2 endpoints, affinity 600 s"].service == "shop/sticky:http"
+        found["map service-ips", "10.96.0.12:80/tcp : cluster ip, 2 endpoints, affinity 600 s"].service
+        == "shop/sticky:http"
     )
     assert found["set reject-ips", "10.96.0.11:80/tcp"].purpose == "no endpoint: connections are refused"
     assert {place for place, _ in found} >= {

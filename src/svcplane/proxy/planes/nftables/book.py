@@ -80,6 +80,7 @@ class Book:
         self.fragments: dict[ServicePortName, Fragment] = {}
         self.pools: dict[tuple[ServicePortName, bool], PoolState] = {}
         self.pool_owner: dict[int, ServicePortName] = {}
+        self.firewalls: set[str] = set()  # chains of source ranges
         self.known_classes: set[tuple[n.Context, n.Class]] = set()
         self._owners: dict[tuple[bool, bytes], ServicePortName | tuple[ServicePortName, ...]] = {}
         self._shared: dict[Place, int] = {}
@@ -257,14 +258,14 @@ class Book:
                     del self._shared[place]
                     stage.drop(place, reason)
 
-    @staticmethod
-    def _update_firewall(old: Fragment | None, new: Fragment | None, stage: Stage) -> None:
+    def _update_firewall(self, old: Fragment | None, new: Fragment | None, stage: Stage) -> None:
         before, after = old.firewall if old else None, new.firewall if new else None
         if before == after:
             return
         for firewall in (before, after):
             if firewall is not None:
                 stage.firewalls[firewall.chain] = after
+                (self.firewalls.discard if after is None else self.firewalls.add)(firewall.chain)
                 stage.firewall_sets[firewall.chain] = firewall.allowed_set
 
 

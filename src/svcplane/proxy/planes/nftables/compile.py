@@ -81,7 +81,7 @@ def compile_port(port: ServicePort, choice: EndpointChoice, config: NodeConfig) 
     if internal is None:
         frontends = [Frontend(False, cluster_key, refusal=missing)]
     else:
-        frontends = [Frontend(False, cluster_key, internal.class_(n.Kind.PLAIN), internal)]
+        frontends = [Frontend(False, cluster_key, internal.class_(n.Kind.CLUSTER_IP), internal)]
     for ip in port.external_vips:
         guard = firewall.chain if firewall and ip in port.load_balancer_ips else ""
         key = n.address_key(ip, protocol, port.port)

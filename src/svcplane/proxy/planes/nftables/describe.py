@@ -32,6 +32,7 @@ SETS = {
 }
 CHAINS = (
     ("filter-(prerouting|output)-pre-dnat", "before the translation: source ranges of load balancers"),
+    ("(input|onward)-checks", "what becomes of new connections that no Service took"),
     ("nat-(prerouting|output)", "new connections come by here to be translated"),
     ("nat-postrouting", "masquerades what was marked"),
     ("filter-", "refuses and drops what no endpoint is for"),
@@ -42,6 +43,7 @@ CHAINS = (
     ("service-endpoints-check", "Services without an endpoint"),
     ("nodeport-endpoints-check", "node ports without an endpoint"),
     ("cluster-ips-check", "addresses and ports that no Service has"),
+    ("address-cluster-ip-pick", "chooses one of the endpoints; masquerades what comes from outside the cluster"),
     ("(address|nodeport).*masquerade-pick", "masquerades, then chooses one of the endpoints"),
     ("(address|nodeport).*local-pick", "policy Local: this node's endpoints, for Pods all"),
     ("(address|nodeport).*pick", "chooses one of the endpoints"),
@@ -96,8 +98,9 @@ def _element(name: str, key: bytes, element: o.Element, family: Family) -> str:
         return f"{text} : {join_host_port(*n.read_endpoint(data))}"
     if name in n.POOL_MAP.values():
         return f"{text} : pool {n.unword(data)}"
-    class_ = n.Class.unpacked(data) if name in n.CLASS_MAP.values() else None
-    if class_ is not None:
+    if name in n.CLASS_MAP.values():
+        class_ = n.Class.unpacked(data)
+        kind, ending = class_.kind.name.lower().replace("_", " "), "s" if class_.slots != 1 else ""
         sticky = f", affinity {class_.affinity_timeout_s} s" if class_.affinity_timeout_s else ""
-        return f"{text} : {class_.kind.name.lower()}, {class_.slots} endpoint{'s' if class_.slots != 1 else ''}{sticky}"
+        return f"{text} : {kind}, {class_.slots} endpoint{ending}{sticky}"
     return f"{text} : {n.unword(data)}"

@@ -20,6 +20,10 @@ SAVED_MARK = 15  # the register that keeps the packet's mark while another value
 AFFINITY_CAPACITY = 262_144
 PRIORITY_DSTNAT, PRIORITY_DSTNAT_OUTPUT, PRIORITY_SRCNAT, PRIORITY_FILTER = -100, -100, 100, 0
 Expressions = tuple[o.Expression, ...]
+GUARDS = (
+    o.Chain("filter-prerouting-pre-dnat", o.Hook.PREROUTING, o.ChainType.FILTER, PRIORITY_DSTNAT - 10),
+    o.Chain("filter-output-pre-dnat", o.Hook.OUTPUT, o.ChainType.FILTER, PRIORITY_DSTNAT_OUTPUT - 10),
+)
 
 ADDRESS_KEY_SETS = ("reject-ips", "drop-ips")
 NODEPORT_KEY_SETS = ("reject-nodeports", "drop-nodeports")
@@ -156,24 +160,25 @@ class Layout:
     # -- chains ------------------------------------------------------------------------------------------------
 
     def base_chains(self) -> list[tuple[o.Chain, list[o.Rule]]]:
+        """One look at the state is all that a packet of a known connection costs in each."""
         nat, filter_ = o.ChainType.NAT, o.ChainType.FILTER
-        new = self._new()
         services = [o.Rule((_jump("services"),))]
-        firewall = [o.Rule((*new, _jump("firewall-check")))]
-        to_services = o.Rule((*new, *self._untranslated(), _jump("service-endpoints-check")))
-        to_nodeports = o.Rule((*new, *self.to_nodeport_address(), _jump("nodeport-endpoints-check")))
-        to_cluster_ips = o.Rule((*new, _jump("cluster-ips-check")))
-        forward = [to_services, to_cluster_ips]
+        arriving = [o.Rule((*self._new(), _jump("input-checks")))]
+        onward = [o.Rule((*self._new(), _jump("onward-checks")))]
         return [
-            (o.Chain("filter-prerouting-pre-dnat", o.Hook.PREROUTING, filter_, PRIORITY_DSTNAT - 10), firewall),
-            (o.Chain("filter-output-pre-dnat", o.Hook.OUTPUT, filter_, PRIORITY_DSTNAT_OUTPUT - 10), firewall),
             (o.Chain("nat-prerouting", o.Hook.PREROUTING, nat, PRIORITY_DSTNAT), services),
             (o.Chain("nat-output", o.Hook.OUTPUT, nat, PRIORITY_DSTNAT_OUTPUT), services),
-            (o.Chain("filter-input", o.Hook.INPUT, filter_, PRIORITY_FILTER), [to_nodeports, to_services]),
-            (o.Chain("filter-forward", o.Hook.FORWARD, filter_, PRIORITY_FILTER), forward),
-            (o.Chain("filter-output", o.Hook.OUTPUT, filter_, PRIORITY_FILTER), forward),
+            (o.Chain("filter-input", o.Hook.INPUT, filter_, PRIORITY_FILTER), arriving),
+            (o.Chain("filter-forward", o.Hook.FORWARD, filter_, PRIORITY_FILTER), onward),
+            (o.Chain("filter-output", o.Hook.OUTPUT, filter_, PRIORITY_FILTER), onward),
             (o.Chain("nat-postrouting", o.Hook.POSTROUTING, nat, PRIORITY_SRCNAT), self._postrouting()),
         ]
+
+    def guard_chains(self) -> list[tuple[o.Chain, list[o.Rule]]]:
+        """Base chains that are there while some load balancer has source ranges, so that packets do not pay for
+        what nobody asked for."""
+        firewall = [o.Rule((*self._new(), _jump("firewall-check")))]
+        return [(chain, firewall) for chain in GUARDS]
 
     @staticmethod
     def _new() -> Expressions:
@@ -225,8 +230,9 @@ class Layout:
         if _merged(self.config.service_cidrs, self.family):
             within = self._within(self.config.service_cidrs, "service-cidrs")
             unknown = [o.Rule((self.daddr(0), *within, drop), "ClusterIP that no Service has")]
+        to_services = o.Rule((*self._untranslated(), _jump("service-endpoints-check")))
+        to_nodeports = o.Rule((*self.to_nodeport_address(), _jump("nodeport-endpoints-check")))
         services = [
-            *self._masquerade_cluster_ip_rules(),
             o.Rule(self.dispatch(n.Context.ADDRESS), "cluster, external and load-balancer addresses"),
             o.Rule((*self.to_nodeport_address(), *self.dispatch(n.Context.NODEPORT)), "node ports"),
         ]
@@ -257,24 +263,26 @@ class Layout:
                     *unknown,
                 ],
             ),
+            (o.Chain("input-checks"), [to_nodeports, to_services]),
+            (o.Chain("onward-checks"), [to_services, o.Rule((_jump("cluster-ips-check"),))]),
             (o.Chain("services"), services),
         ]
 
     def _masquerade_cluster_ip_rules(self) -> list[o.Rule]:
-        to_cluster_ip = (self.daddr(0), o.Lookup("cluster-ips", 0))
         if self.config.masquerade_all:
-            return [o.Rule((*to_cluster_ip, _jump("mark-for-masquerade")), "masquerade all traffic to ClusterIPs")]
+            return [o.Rule((_jump("mark-for-masquerade"),), "masquerade all traffic to ClusterIPs")]
         outside = self.not_from_local_pod()
         if outside is None:
             return []
-        # the source first: most packets come from Pods, and their destination need not be looked up
-        rule = o.Rule((*outside, *to_cluster_ip, _jump("mark-for-masquerade")), "masquerade what comes from outside")
-        return [rule]
+        return [o.Rule((*outside, _jump("mark-for-masquerade")), "masquerade what comes from outside")]
 
     # -- classes -------------------------------------------------------------------------------------------------
 
     def class_chains(self, context: n.Context, class_: n.Class) -> list[tuple[o.Chain, list[o.Rule]]]:
         """Chains of a class in a context, callees first; those of its `pick` included."""
+        if class_.kind is n.Kind.CLUSTER_IP:
+            rules = [*self._masquerade_cluster_ip_rules(), *self._pick_rules(context, class_)]
+            return [(o.Chain(class_.chain(context)), rules)]
         chains = [(o.Chain(class_.pick.chain(context)), self._pick_rules(context, class_))] if class_.slots else []
         name = class_.chain(context)
         goto_pick = [o.Rule((o.Immediate(o.Verdict(o.Code.GOTO, class_.pick.chain(context))),))] if class_.slots else []

@@ -30,9 +30,10 @@ def table_name(family: Family) -> TableName:
 class Kind(IntEnum):
     """What happens to a frontend's packets besides being translated."""
 
-    PLAIN = 0  # nothing (ClusterIP: whether it is masqueraded is decided before)
+    PLAIN = 0  # nothing (the short cut, which has decided before)
     MASQUERADE = 1  # always masqueraded (external traffic, policy Cluster)
     LOCAL = 2  # external traffic, policy Local: Pods and the node itself take the short cut to every endpoint
+    CLUSTER_IP = 3  # masqueraded where it comes from outside the cluster
 
 
 class Context(StrEnum):
@@ -73,6 +74,12 @@ CHAIN_MAP = {
 }
 
 MAX_SLOTS = (1 << 13) - 1
+_HEAD = {
+    Kind.PLAIN: "pick",
+    Kind.MASQUERADE: "masquerade-pick",
+    Kind.LOCAL: "local-pick",
+    Kind.CLUSTER_IP: "cluster-ip-pick",
+}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,11 +96,9 @@ class Class:
         return self.kind << 30 | self.affinity_timeout_s << 13 | self.slots
 
     @classmethod
-    def unpacked(cls, data: bytes) -> "Class | None":
-        """The inverse of `packed`; None for what is no class."""
+    def unpacked(cls, data: bytes) -> "Class":
+        """The inverse of `packed`."""
         number = unword(data)
-        if number >> 30 not in tuple(Kind):
-            return None
         return cls(Kind(number >> 30), number >> 13 & (1 << 17) - 1, number & MAX_SLOTS)
 
     @property
@@ -103,8 +108,7 @@ class Class:
     def chain(self, context: Context) -> str:
         """The chain packets of this class go to; a PLAIN class's own chain is the one that picks."""
         affinity = f"-sticky-{self.affinity_timeout_s}s" if self.affinity_timeout_s else ""
-        head = {Kind.PLAIN: "pick", Kind.MASQUERADE: "masquerade-pick", Kind.LOCAL: "local-pick"}[self.kind]
-        return f"{context}-{head}-{self.slots}{affinity}"
+        return f"{context}-{_HEAD[self.kind]}-{self.slots}{affinity}"
 
     @property
     def pick(self) -> "Class":

@@ -11,7 +11,7 @@ from svcplane.proxy.plane import Operation
 from svcplane.proxy.planes.nftables import names as n
 from svcplane.proxy.planes.nftables.book import Data, Place, Stage, Wanted
 from svcplane.proxy.planes.nftables.compile import Firewall
-from svcplane.proxy.planes.nftables.layout import Layout, firewall_chain, interval_elements, sets
+from svcplane.proxy.planes.nftables.layout import GUARDS, Layout, firewall_chain, interval_elements, sets
 
 #: Slots for which the chains of common classes exist from the start: adding one later costs a walk over maps.
 READY_SLOTS = 16
@@ -23,7 +23,7 @@ _SET_ORDER = ("endpoints", "endpoint-ids", "endpoints-by-id")
 
 def ready_classes() -> Iterator[tuple[n.Context, n.Class]]:
     for slots in range(1, READY_SLOTS + 1):
-        yield n.Context.ADDRESS, n.Class(n.Kind.PLAIN, 0, slots)
+        yield n.Context.ADDRESS, n.Class(n.Kind.CLUSTER_IP, 0, slots)
         yield n.Context.NODEPORT, n.Class(n.Kind.MASQUERADE, 0, slots)
 
 
@@ -41,13 +41,16 @@ class Skeleton:
             self.rules[chain.name] = tuple(rules)
 
 
-def skeleton(config: NodeConfig, classes: Iterable[tuple[n.Context, n.Class]]) -> Skeleton:
+def skeleton(config: NodeConfig, classes: Iterable[tuple[n.Context, n.Class]], *, guarded: bool) -> Skeleton:
+    """`guarded`: whether some load balancer has source ranges."""
     layout = Layout(config)
     wanted = Skeleton(sets(config.family))
     wanted.add(layout.regular_chains())
     for context, class_ in classes:
         wanted.add(layout.class_chains(context, class_))
     wanted.add(layout.base_chains())
+    if guarded:
+        wanted.add(layout.guard_chains())
     return wanted
 
 
@@ -187,12 +190,30 @@ def draft_firewalls(draft: Draft, config: NodeConfig, stage: Stage, known: set[s
         draft.note("replace", f"chain {name}", "source ranges of a load balancer")
 
 
+def draft_guards(draft: Draft, config: NodeConfig, wanted: Skeleton, known: set[str], *, guarded: bool) -> None:
+    """The base chains before the translation come with the first load balancer that has source ranges, and go with
+    the last.  `wanted` and `known`, the chains that exist, follow."""
+    for chain, rules in Layout(config).guard_chains():
+        if guarded and chain.name not in known:
+            known.add(chain.name)
+            wanted.add([(chain, rules)])
+            draft.structure += [o.AddChain(chain), *(o.AddRule(chain.name, rule) for rule in rules)]
+            draft.note("add", f"chain {chain.name}", "a load balancer has source ranges")
+        elif not guarded and chain.name in known:
+            known.discard(chain.name)
+            del wanted.chains[chain.name], wanted.rules[chain.name]
+            draft.farewells += [o.FlushChain(chain.name), o.DeleteChain(chain.name)]
+            draft.note("delete", f"chain {chain.name}", "no load balancer has source ranges any more")
+
+
 def same_structure(observed: o.TableContent, wanted: Skeleton) -> bool:
     """Whether sets and base chains are such that the table can be mended instead of being made anew."""
     if observed.dormant or any(observed.sets.get(name) != spec for name, spec in wanted.sets.items()):
         return False
     observed_base = {chain for chain in observed.chains.values() if chain.hook is not None}
-    return observed_base == {chain for chain in wanted.chains.values() if chain.hook is not None}
+    wanted_base = {chain for chain in wanted.chains.values() if chain.hook is not None}
+    # those of source ranges may come and go
+    return observed_base ^ wanted_base <= set(GUARDS)
 
 
 def draft_skeleton(draft: Draft, wanted: Skeleton, observed: o.TableContent | None) -> None:
@@ -217,7 +238,7 @@ def draft_skeleton(draft: Draft, wanted: Skeleton, observed: o.TableContent | No
 def draft_stale_chains(draft: Draft, wanted: Iterable[str], observed: o.TableContent) -> None:
     """Chains and sets of ours that nothing needs any more."""
     keep = set(wanted)
-    stale = [name for name, chain in observed.chains.items() if name not in keep and chain.hook is None]
+    stale = [name for name in observed.chains if name not in keep]
     for name in stale:
         draft.farewells.append(o.FlushChain(name))
     for name in stale:

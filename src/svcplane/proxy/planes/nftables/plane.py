@@ -79,6 +79,7 @@ class NftablesPlane:
         for place, wanted in p.class_elements(stage.classes).items():
             stage.wanted[place] = wanted
         p.draft_firewalls(draft, state.config, stage, known.chains)
+        p.draft_guards(draft, state.config, known.wanted, known.chains, guarded=bool(known.book.firewalls))
         outcome = p.draft_elements(draft, stage, known.book.live, state.config.family)
         changes = draft.changes(known.specs)
         if changes:
@@ -235,7 +236,7 @@ def _classes_there(observed: o.TableContent | None) -> list[tuple[n.Context, n.C
     for context, name in n.CHAIN_MAP.items():
         for key in observed.elements.get(name, {}) if observed else ():
             class_ = n.Class.unpacked(key)
-            if class_ is not None and class_.chain(context) in (observed.chains if observed else ()):
+            if class_.chain(context) in (observed.chains if observed else ()):
                 found.append((context, class_))
     return found
 
@@ -255,7 +256,7 @@ def _draft_full(
     stage.wanted |= p.class_elements(classes)
     for ip in p.nodeport_ips(config, state.node.local_addresses):
         stage.put(("nodeport-ips", n.packed_ip(ip)), None, "", "node ports answer here")
-    wanted = p.skeleton(config, classes)
+    wanted = p.skeleton(config, classes, guarded=bool(book.firewalls))
     draft = p.Draft()
     if observed is not None and not p.same_structure(observed, wanted):
         draft.structure.append(o.DeleteTable())
