@@ -9,8 +9,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 from sortedcontainers import SortedDict
 
 from svcplane.base.errors import StoreError
@@ -27,10 +27,10 @@ from svcplane.store.contract import (
     WatcherTooSlow,
 )
 from svcplane.store.history import History
+from svcplane.store.pace import Pace
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(msgspec.Struct, frozen=True, gc=False):
     """A transaction that passed its preconditions and has its revision."""
 
     revision: Revision
@@ -172,6 +172,7 @@ class Core:
         self._watches: dict[CoreWatch, None] = {}
         self._by_prefix: dict[str, dict[CoreWatch, None]] = {}
         self._handing: list[CoreWatch] = []
+        self._pace = Pace()
 
     @property
     def revision(self) -> Revision:
@@ -261,15 +262,26 @@ class Core:
         return watch
 
     def hand_over_soon(self, watch: CoreWatch) -> None:
-        """Once who publishes is done; all of one turn of the loop together."""
+        """Once who publishes is done, and not sooner than the pace allows; all that has come until then together."""
         if not self._handing:
-            asyncio.get_running_loop().call_soon(self._hand_over)
+            loop, wait = asyncio.get_running_loop(), self._pace.wait(time.monotonic())
+            if wait:
+                loop.call_later(wait, self._hand_over)
+            else:
+                loop.call_soon(self._hand_over)
         self._handing.append(watch)
 
     def _hand_over(self) -> None:
+        began = time.monotonic()
         watches, self._handing = self._handing, []
         for watch in watches:
             watch.hand_over()
+        self._handed(began)
+        # what the connections were given is sent before the loop's next turn
+        asyncio.get_running_loop().call_soon(self._handed, began)
+
+    def _handed(self, began: float) -> None:
+        self._pace.took(began, time.monotonic())
 
     def forget(self, watch: CoreWatch) -> None:
         self._watches.pop(watch, None)
