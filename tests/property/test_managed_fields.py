@@ -1,11 +1,14 @@
 """What a write changed, found by walking only what differs, is what comparing all owned paths finds."""
 
+import copy
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from svcplane.api.patch.managed import differences, object_leaves
+from svcplane.api.patch import managed
+from svcplane.api.patch.managed import Manager, differences, object_leaves, record_update
 
 LABELS = st.dictionaries(st.sampled_from(["a", "b", "c"]), st.sampled_from(["", "1", "2"]), max_size=3)
 PORT = st.fixed_dictionaries(
@@ -57,3 +60,31 @@ def test_walking_what_differs_finds_what_all_paths_tell(after: dict[str, Any], b
     now, then = object_leaves(after, "Service"), object_leaves(before, "Service")
     changed = {path for path, value in now.items() if path not in then or then[path] != value}
     assert differences(after, before, "Service") == (changed, then.keys() - now.keys())
+
+
+WRITES = st.lists(st.tuples(SERVICE, st.sampled_from(["kubectl", "operator"])), min_size=2, max_size=4)
+
+
+def recorded(writes: list[tuple[dict[str, Any], str]]) -> list[dict[str, Any]]:
+    """The object after each of the writes, every one a second later."""
+    states: list[dict[str, Any]] = []
+    for second, (wanted, name) in enumerate(writes):
+        new = copy.deepcopy(wanted)
+        new.setdefault("metadata", {})
+        if states and "managedFields" in states[-1]["metadata"]:
+            new["metadata"]["managedFields"] = states[-1]["metadata"]["managedFields"]
+        old = states[-1] if states else None
+        record_update(new, old, Manager(name, "Update"), f"2026-01-01T00:00:0{second}Z", "Service", "v1")
+        states.append(new)
+    return states
+
+
+@settings(max_examples=300, deadline=None)
+@given(WRITES)
+def test_the_short_way_for_a_manager_that_is_known_records_what_the_long_way_does(
+    writes: list[tuple[dict[str, Any], str]],
+) -> None:
+    writes += [({**wanted, "kind": "Service"}, name) for wanted, name in writes[-1:]]
+    with patch.object(managed, "_record_known", return_value=False):
+        expected = recorded(writes)
+    assert recorded(writes) == expected

@@ -457,3 +457,9 @@ def splice_item(stored: bytes, revision: int) -> bytes:
 def encode(tree: Any) -> bytes:
     """Any tree as JSON."""
     return _encoder.encode(tree)
+
+
+def decode_tree(encoded: bytes) -> Tree:
+    """What `encode` made of an object."""
+    tree: Tree = _decoder.decode(encoded)
+    return tree

@@ -53,15 +53,13 @@ class ServiceAllocation:
         self._store, self.ports = store, ports
         self._random, self._clock = random, clock
         self._used = InUse(store, ranges, clock)
+        #: Of the server's own ranges, the default first.
+        self.families = list(dict.fromkeys(span.family.api_name for span in ranges))
 
     @property
     def ranges(self) -> Sequence[AddressRange]:
         """The server's own, then those of other ServiceCIDRs that are ready."""
         return self._used.ranges
-
-    @property
-    def families(self) -> list[str]:
-        return list(dict.fromkeys(span.family.api_name for span in self._used.own_ranges))
 
     async def start(self) -> None:
         """Load what is in use and follow it."""

@@ -323,6 +323,8 @@ def _name(user: User | None) -> str:
 
 def _in_one_line(text: str) -> str:
     """What a client chose, so that it cannot look like another field or another line."""
+    if text.isprintable() and " " not in text:
+        return text
     return "".join(c if c.isprintable() and c != " " else f"%{ord(c):02x}" for c in text)
 
 

@@ -1,7 +1,8 @@
 """What representation a client accepts.  Pure.  Source: k8s.io/apiserver/pkg/endpoints/handlers/negotiation."""
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from svcplane.api import protobuf
 from svcplane.api.status import StatusError
@@ -16,8 +17,7 @@ _ROUTED = {"*/*", JSON, YAML}
 _TYPES = {*_ROUTED, "application/*"}
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, gc=False):
     """`form`: `` (the object), Table, PartialObjectMetadata, PartialObjectMetadataList, or
     APIGroupDiscoveryList for aggregated discovery; `version` is that of the form."""
 

@@ -72,8 +72,7 @@ def included(request: Request) -> str:
     return include
 
 
-@dataclass(frozen=True, slots=True)
-class WriteOptions:
+class WriteOptions(msgspec.Struct, frozen=True, gc=False):
     """`field_validation`: Ignore, Warn (the default) or Strict."""
 
     dry_run: bool

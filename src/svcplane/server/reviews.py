@@ -25,16 +25,17 @@ _NEITHER = "exactly one of nonResourceAttributes or resourceAttributes must be s
 _NOBODY = "at least one of user or group must be specified"
 
 
+_BY_PATH = {row.path().strip("/"): row for row in REVIEWS}
+
+
 def find(path: str) -> tuple[Resource, str] | None:
     """The review kind at a path, and the namespace in it."""
-    parts = path.strip("/").split("/")
-    namespace = ""
+    path, namespace = path.strip("/"), ""
+    parts = path.split("/")
     if len(parts) == 6 and parts[3] == "namespaces":
-        namespace, parts = parts[4], [*parts[:3], parts[5]]
-    for row in REVIEWS:
-        if parts == row.path().strip("/").split("/") and bool(namespace) == row.namespaced:
-            return row, namespace
-    return None
+        namespace, path = parts[4], "/".join((*parts[:3], parts[5]))
+    row = _BY_PATH.get(path)
+    return (row, namespace) if row is not None and bool(namespace) == row.namespaced else None
 
 
 class Reviews:

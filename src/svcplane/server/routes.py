@@ -1,6 +1,6 @@
 """URL path and method -> what is asked.  Pure.  Source: k8s.io/apiserver/pkg/endpoints/request RequestInfo."""
 
-from dataclasses import dataclass
+import msgspec
 
 from svcplane.api.resources import NODES, RESOURCES, Resource
 
@@ -9,8 +9,7 @@ for _row in RESOURCES:
     _BY_PREFIX.setdefault(_row.prefix, {})[_row.plural] = _row
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, gc=False):
     """An API request.  `verb` is Kubernetes' word: get, list, watch, create, update, patch, delete,
     deletecollection."""
 
@@ -21,13 +20,11 @@ class Route:
     subresource: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NotFound:
+class NotFound(msgspec.Struct, frozen=True, gc=False):
     """No such path."""
 
 
-@dataclass(frozen=True, slots=True)
-class MethodNotAllowed:
+class MethodNotAllowed(msgspec.Struct, frozen=True, gc=False):
     """The path exists, the method does not."""
 
 

@@ -29,6 +29,7 @@ from svcplane.server.written import (
     CHANGED,
     TRIES,
     Written,
+    attempts,
     check_uid,
     commit,
     copied,
@@ -130,9 +131,8 @@ class Writer:
             meta["labels"] = {**meta.get("labels", {}), **await node_topology(self._store, node)}
             if not meta["labels"]:
                 del meta["labels"]
-        for _ in range(TRIES):
-            # what is allocated or generated needs the original for another try
-            attempt = copied(obj) if generated or resource is SERVICES else obj
+        # what is allocated or generated needs the original for another try
+        for attempt in attempts(obj, anew=generated or resource is SERVICES):
             if generated:
                 suffix = "".join(self._random.choice(SUFFIX_ALPHABET) for _ in range(5))
                 attempt["metadata"]["name"] = meta["generateName"][:58] + suffix
@@ -223,8 +223,7 @@ class Writer:
         strategy.default(new)
         if manager is not None and not route.subresource:
             self._record(new, old, manager, resource)
-        for _ in range(TRIES):
-            attempt = copied(new) if resource is SERVICES else new
+        for attempt in attempts(new, anew=resource is SERVICES):
             try:
                 return await self._replace_once(route, attempt, old, item, options, manager)
             except PreconditionFailed as failed:
@@ -270,7 +269,7 @@ class Writer:
         meta, before = new["metadata"], old["metadata"]
         errors = meta_rules.validate_update(meta, before)
         if subresource or strategy.metadata_changes_again:
-            errors += meta_rules.validate_update(meta, before)
+            errors += list(errors)
             errors += meta_rules.kube_finalizers(meta) if strategy.checks_finalizers else []
         if not subresource and strategy.metadata_again:
             errors += meta_rules.validate_accessor(meta)

@@ -1,5 +1,6 @@
 """What the verbs that write share: their answer, and the checks of an object against its request."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from svcplane.api import codec
@@ -50,6 +51,14 @@ async def node_topology(store: Store, node: str) -> dict[str, str]:
         return {}
     labels: dict[str, str] = codec.load(item.value, item.revision, NODES)["metadata"].get("labels", {})
     return {key: labels[key] for key in TOPOLOGY_LABELS if key in labels}
+
+
+def attempts(tree: Tree, *, anew: bool) -> Iterator[Tree]:
+    """The tree for each try.  A try changes it; with `anew`, the next begins with what it was."""
+    kept = codec.encode(tree) if anew else b""
+    yield tree
+    for _ in range(TRIES - 1):
+        yield codec.decode_tree(kept) if anew else tree
 
 
 def copied(tree: Tree) -> Tree:

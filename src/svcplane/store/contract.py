@@ -19,6 +19,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import NewType, Protocol
 
+import msgspec
+
 from svcplane.base.errors import StoreError
 
 Revision = NewType("Revision", int)
@@ -54,8 +56,7 @@ class PreconditionFailed(StoreError):
         self.key, self.current = key, current
 
 
-@dataclass(frozen=True, slots=True)
-class KeyValue:
+class KeyValue(msgspec.Struct, frozen=True, gc=False):
     """`revision` is that of the last change, `created` that of the creation."""
 
     key: str
@@ -64,8 +65,7 @@ class KeyValue:
     created: Revision
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """A put (`value` set) or a delete (`value` None).  `previous` is None for a creation.
 
     `created`: the revision of the creation of the object that was put or deleted; `previous_revision`: of its
@@ -89,29 +89,25 @@ class Page:
     remaining: int
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True, gc=False):
     key: str
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True, gc=False):
     """Deleting an absent key is no error and makes no event."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unchanged:
+class Unchanged(msgspec.Struct, frozen=True, gc=False):
     """Precondition: the key was last changed at `revision`; 0 means it must be absent."""
 
     key: str
     revision: Revision
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(msgspec.Struct, frozen=True, gc=False):
     """At most one operation a key."""
 
     operations: tuple[Put | Delete, ...]

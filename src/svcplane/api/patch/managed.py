@@ -7,8 +7,9 @@ Source: KEP-555; sigs.k8s.io/structured-merge-diff fieldpath.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from svcplane.api.schema import Field, Type, fields_of
 
@@ -33,8 +34,7 @@ _UNTRACKED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Manager:
+class Manager(msgspec.Struct, frozen=True, gc=False):
     """Identity of an entry.  `operation` is Apply or Update."""
 
     name: str
@@ -42,8 +42,7 @@ class Manager:
     subresource: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     manager: Manager
     time: str
     fields: FieldSet
@@ -153,36 +152,48 @@ def from_fields_v1(value: Any) -> FieldSet:
     return frozenset(found)
 
 
+def holds(value: Any, path: Path) -> bool:
+    """Whether a set of fields, as FieldsV1 has it, holds a path."""
+    for element in path:
+        value = value.get(element) if isinstance(value, dict) else None
+        if value is None:
+            return False
+    return not value
+
+
+def _manager_of(raw: dict[str, Any]) -> Manager:
+    return Manager(raw.get("manager", ""), raw.get("operation", ""), raw.get("subresource", ""))
+
+
+def _read(raw: dict[str, Any]) -> Entry:
+    return Entry(_manager_of(raw), raw.get("time", ""), from_fields_v1(raw.get("fieldsV1")))
+
+
 def read_entries(tree: dict[str, Any]) -> list[Entry]:
-    return [
-        Entry(
-            Manager(raw.get("manager", ""), raw.get("operation", ""), raw.get("subresource", "")),
-            raw.get("time", ""),
-            from_fields_v1(raw.get("fieldsV1")),
-        )
-        for raw in tree.get("metadata", {}).get("managedFields", [])
-    ]
+    return [_read(raw) for raw in tree.get("metadata", {}).get("managedFields", [])]
 
 
 def write_entries(tree: dict[str, Any], entries: Iterable[Entry], api_version: str) -> None:
     """Replace `metadata.managedFields` of the tree; entries without fields are dropped."""
-    raw = []
-    for entry in sorted(
-        entries, key=lambda e: (e.manager.operation != "Apply", e.time, e.manager.name, e.manager.subresource)
-    ):
-        if not entry.fields:
-            continue
-        item: dict[str, Any] = {
-            "manager": entry.manager.name,
-            "operation": entry.manager.operation,
-            "apiVersion": api_version,
-            "time": entry.time,
-            "fieldsType": "FieldsV1",
-            "fieldsV1": to_fields_v1(entry.fields),
-        }
-        if entry.manager.subresource:
-            item["subresource"] = entry.manager.subresource
-        raw.append(item)
+    _put(tree, [_raw(entry, api_version) for entry in entries if entry.fields])
+
+
+def _raw(entry: Entry, api_version: str) -> dict[str, Any]:
+    item: dict[str, Any] = {
+        "manager": entry.manager.name,
+        "operation": entry.manager.operation,
+        "apiVersion": api_version,
+        "time": entry.time,
+        "fieldsType": "FieldsV1",
+        "fieldsV1": to_fields_v1(entry.fields),
+    }
+    if entry.manager.subresource:
+        item["subresource"] = entry.manager.subresource
+    return item
+
+
+def _put(tree: dict[str, Any], raw: list[dict[str, Any]]) -> None:
+    raw.sort(key=lambda e: (e["operation"] != "Apply", e["time"], e["manager"], e.get("subresource", "")))
     if raw:
         tree["metadata"]["managedFields"] = raw
     else:
@@ -209,6 +220,33 @@ def _entries_before(new: dict[str, Any], old: dict[str, Any] | None, manager: Ma
     return read_entries(old) if old is not None else []
 
 
+def _record_known(
+    new: dict[str, Any], old: dict[str, Any] | None, manager: Manager, changed: set[Path], removed: set[Path]
+) -> bool:
+    """The usual write: its manager owned before what it changes, and nobody else did.  The entries stay as they are.
+
+    False where it is another, and nothing is done.
+    """
+    before = old["metadata"].get("managedFields") if old is not None else None
+    if not before or (new["metadata"].get("managedFields") not in (None, before) and not manager.subresource):
+        return False
+    is_known = False
+    for raw in before:
+        fields = raw.get("fieldsV1")
+        if _manager_of(raw) == manager:
+            if is_known or not all(holds(fields, path) for path in changed):
+                return False
+            is_known = True
+            theirs: Iterable[Path] = removed
+        else:
+            theirs = (*changed, *removed)
+        if any(holds(fields, path) for path in theirs):
+            return False
+    if is_known:
+        new["metadata"]["managedFields"] = before
+    return is_known
+
+
 def record_update(
     new: dict[str, Any], old: dict[str, Any] | None, manager: Manager, now: str, kind: str, api_version: str
 ) -> None:
@@ -220,6 +258,8 @@ def record_update(
     """
     changed, removed = differences(new, old or {}, kind)
     changed = {path for path in changed if not is_reset(path, manager)}
+    if _record_known(new, old, manager, changed, removed):
+        return
     entries: list[Entry] = []
     own: FieldSet = frozenset()
     own_time = now

@@ -4,6 +4,7 @@ Source: k8s.io/apimachinery/pkg/util/validation.
 """
 
 import re
+from functools import lru_cache
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
@@ -93,6 +94,20 @@ def path_segment(name: str, *, prefix: bool = False) -> list[str]:
 
 def qualified_name(value: str) -> list[str]:
     """`[prefix/]name`, as label and annotation keys."""
+    return [] if len(value) <= _LONGEST_KEY and _is_qualified(value) else _qualified_problems(value)
+
+
+#: A prefix of 253, a slash and a name of 63.
+_LONGEST_KEY = 317
+
+
+@lru_cache(8192)
+def _is_qualified(value: str) -> bool:
+    """Keys of labels and annotations are few, and looked at in every write."""
+    return not _qualified_problems(value)
+
+
+def _qualified_problems(value: str) -> list[str]:
     parts = value.split("/")
     problems: list[str] = []
     if len(parts) > 2:
