@@ -28,9 +28,7 @@ from svcplane.proxy.config.validation import validate
 from svcplane.proxy.config.wire import KubeProxyConfiguration
 from svcplane.proxy.model import EndTcp, NodeConfig
 from svcplane.proxy.parameters import Parameters
-from svcplane.proxy.planes import PLANES
-from svcplane.proxy.planes.ipvs.policy import options as ipvs_options
-from svcplane.proxy.planes.userspace.ports import relay_ports
+from svcplane.proxy.planes import PLANES, check_options
 from svcplane.proxy.settings import Settings
 from svcplane.proxy.sources import Source
 
@@ -178,9 +176,7 @@ class Chosen:
         options = settings.mode_options
         if settings.mode == "ipvs":
             options = tuple(sorted((*options, ("ipvs-drain-timeout", self.flags["ipvs_drain_timeout"]))))
-            ipvs_options(options)
-        elif settings.mode == "userspace":
-            relay_ports(options)
+        check_options(settings.mode, options)
         ends = EndTcp(self.flags["end_tcp_connections"])
         return replace(settings, iptables_variant=variant, mode_options=options, end_tcp_connections=ends)
 

@@ -6,14 +6,14 @@ back-off as a full one.  The agent calls one method at a time.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
 
 from svcplane.proxy.model import Endpoint, Outcome, Packet, ProxyState, ServicePortName
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True):
     """One kernel change and why.  `object` is what a person would look for, e.g. `chain KUBE-SVC-...`."""
 
     verb: str  # add, replace, delete
@@ -21,8 +21,7 @@ class Operation:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class SyncReport:
+class SyncReport(msgspec.Struct, frozen=True):
     """`operations` in order (bounded to the first 1,000; `operation_count` is the true number).
 
     `wake_at`: monotonic second at which sync must be called again for graceful drains, or None.
@@ -32,11 +31,10 @@ class SyncReport:
     operation_count: int
     full: bool
     wake_at: float | None = None
-    facts: Mapping[str, int] = field(default_factory=dict)  # e.g. rules by table, for metrics
+    facts: Mapping[str, int] = msgspec.field(default_factory=dict)  # e.g. rules by table, for metrics
 
 
-@dataclass(frozen=True, slots=True)
-class LiveRule:
+class LiveRule(msgspec.Struct, frozen=True):
     """One thing the kernel holds, as a person would look for it: where it is, what it says, what it is for.
 
     `service`: the service port it is there for; empty for what is there for all.
@@ -48,8 +46,7 @@ class LiveRule:
     service: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AffinityEntry:
+class AffinityEntry(msgspec.Struct, frozen=True):
     """One remembered client."""
 
     service: ServicePortName
@@ -58,8 +55,7 @@ class AffinityEntry:
     expires_in_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Relayed:
+class Relayed(msgspec.Struct, frozen=True):
     """What a relay sent to one endpoint of a service port since it began; bytes of what goes on included.
 
     `aside_s`: how long others are chosen, because dials of this one failed.
@@ -74,8 +70,7 @@ class Relayed:
     aside_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class RelayedConnection:
+class RelayedConnection(msgspec.Struct, frozen=True):
     """One connection, or UDP client, of a service port; bytes so far.  `endpoint` is empty while none has answered."""
 
     service: ServicePortName

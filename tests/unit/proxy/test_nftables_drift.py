@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from svcplane.base.net import Family
@@ -64,7 +65,7 @@ def put_to_sleep(table: TableContent) -> None:
 
 
 def drop_what_falls_off(table: TableContent) -> None:
-    table.chains["filter-forward"] = replace(table.chains["filter-forward"], drops=True)
+    table.chains["filter-forward"] = msgspec.structs.replace(table.chains["filter-forward"], drops=True)
 
 
 def put_in_a_set(table: TableContent) -> None:

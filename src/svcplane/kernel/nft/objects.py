@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Protocol
 
+import msgspec
+
 from svcplane.base.errors import KernelError
 from svcplane.base.net import Family
 
@@ -41,8 +43,7 @@ class ChainType(StrEnum):
     NAT = "nat"
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(msgspec.Struct, frozen=True, gc=False):
     """A base chain has a hook, type and priority; a regular one has none.
 
     `drops`: what falls off its end is dropped, which somebody else must have set, for ours accept.
@@ -75,8 +76,7 @@ WIDTH = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Set:
+class Set(msgspec.Struct, frozen=True, gc=False):
     """A set, or a map where `data` is given (a verdict map where it is VERDICT).
 
     `timeout`: elements may carry timeouts and the packet path may add them, at most `size` of them.
@@ -111,14 +111,12 @@ class Code(IntEnum):
     RETURN = -5
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     code: Code
     chain: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(msgspec.Struct, frozen=True, gc=False):
     """One element.  `interval_end` closes the range that the element before it (in key order) began.
 
     `expires_ms`: only in dumps, of sets with timeout.
@@ -140,8 +138,7 @@ class Base(IntEnum):
     TRANSPORT = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(msgspec.Struct, frozen=True, gc=False):
     dreg: int
     base: Base
     offset: int
@@ -154,14 +151,12 @@ class MetaKey(IntEnum):
     L4PROTO = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
+class Meta(msgspec.Struct, frozen=True, gc=False):
     dreg: int
     key: MetaKey
 
 
-@dataclass(frozen=True, slots=True)
-class MetaSet:
+class MetaSet(msgspec.Struct, frozen=True, gc=False):
     sreg: int
     key: MetaKey
 
@@ -175,8 +170,7 @@ CT_STATE_NEW = 8
 CT_STATUS_DNAT = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Ct:
+class Ct(msgspec.Struct, frozen=True, gc=False):
     dreg: int
     key: CtKey
 
@@ -185,8 +179,7 @@ FIB_SADDR, FIB_DADDR = 1, 2
 ADDRTYPE_LOCAL = 2  # RTN_LOCAL
 
 
-@dataclass(frozen=True, slots=True)
-class FibType:
+class FibType(msgspec.Struct, frozen=True, gc=False):
     """Address type (RTN_*) of the source or destination, as `fib saddr type`."""
 
     dreg: int
@@ -198,30 +191,26 @@ class Op(IntEnum):
     NEQ = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Cmp:
+class Cmp(msgspec.Struct, frozen=True, gc=False):
     sreg: int
     op: Op
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Bitwise:
+class Bitwise(msgspec.Struct, frozen=True, gc=False):
     sreg: int
     dreg: int
     mask: bytes
     xor: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Immediate:
+class Immediate(msgspec.Struct, frozen=True, gc=False):
     """Ends or redirects the evaluation."""
 
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(msgspec.Struct, frozen=True, gc=False):
     """Without `dreg`: is the key in the set (or not, `inverted`)?  With: load the data.  `verdict`: obey it."""
 
     set: str
@@ -231,8 +220,7 @@ class Lookup:
     verdict: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NumgenRandom:
+class NumgenRandom(msgspec.Struct, frozen=True, gc=False):
     dreg: int
     modulus: int
 
@@ -243,8 +231,7 @@ class DynsetOp(IntEnum):
     DELETE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Dynset:
+class Dynset(msgspec.Struct, frozen=True, gc=False):
     set: str
     op: DynsetOp
     sreg_key: int
@@ -252,20 +239,17 @@ class Dynset:
     timeout_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Dnat:
+class Dnat(msgspec.Struct, frozen=True, gc=False):
     family: Family
     addr_reg: int
     port_reg: int
 
 
-@dataclass(frozen=True, slots=True)
-class Masquerade:
+class Masquerade(msgspec.Struct, frozen=True, gc=False):
     fully_random: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(msgspec.Struct, frozen=True, gc=False):
     """ICMP port unreachable, in the table's family."""
 
     family: Family
@@ -289,15 +273,13 @@ Expression = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True, gc=False):
     """An expression this code never writes (somebody edited our table)."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True, gc=False):
     expressions: tuple[Expression | Unknown, ...]
     comment: str = ""
 
@@ -319,63 +301,53 @@ class TableContent:
     dormant: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AddTable:
+class AddTable(msgspec.Struct, frozen=True, gc=False):
     comment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteTable:
+class DeleteTable(msgspec.Struct, frozen=True, gc=False):
     """With all that is in it; `empty`: refused where anything but what the transaction deletes is."""
 
     empty: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AddChain:
+class AddChain(msgspec.Struct, frozen=True, gc=False):
     """No error where the same chain exists."""
 
     chain: Chain
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteChain:
+class DeleteChain(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class FlushChain:
+class FlushChain(msgspec.Struct, frozen=True, gc=False):
     """Delete all rules of a chain."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class AddRule:
+class AddRule(msgspec.Struct, frozen=True, gc=False):
     chain: str
     rule: Rule
 
 
-@dataclass(frozen=True, slots=True)
-class AddSet:
+class AddSet(msgspec.Struct, frozen=True, gc=False):
     set: Set
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteSet:
+class DeleteSet(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class AddElements:
+class AddElements(msgspec.Struct, frozen=True, gc=False):
     """Adding an element that is there with the same data is no error, with other data it is (EEXIST)."""
 
     set: Set
     elements: tuple[Element, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteElements:
+class DeleteElements(msgspec.Struct, frozen=True, gc=False):
     """Deleting an absent key fails the transaction (ENOENT)."""
 
     set: Set
@@ -396,8 +368,7 @@ Change = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TableName:
+class TableName(msgspec.Struct, frozen=True, gc=False):
     family: Family
     name: str
 

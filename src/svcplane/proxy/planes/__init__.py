@@ -16,6 +16,18 @@ PLANES: dict[str, str] = {
     "ipvs": "svcplane.proxy.planes.ipvs.make",
     "userspace": "svcplane.proxy.planes.userspace.make",
 }
+#: What reads the options of a mode that has some, and refuses those that it does not take.
+_OPTIONS: dict[str, tuple[str, str]] = {
+    "ipvs": ("svcplane.proxy.planes.ipvs.policy", "options"),
+    "userspace": ("svcplane.proxy.planes.userspace.ports", "relay_ports"),
+}
+
+
+def check_options(mode: str, options: tuple[tuple[str, str], ...]) -> None:
+    """`options` as `NodeConfig.mode_options`.  Raises ConfigError naming the flag."""
+    if mode in _OPTIONS:
+        module, name = _OPTIONS[mode]
+        getattr(importlib.import_module(module), name)(options)
 
 
 def make_plane(mode: str, config: NodeConfig) -> Plane:
