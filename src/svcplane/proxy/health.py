@@ -209,8 +209,12 @@ class CheckPorts:
             names.update(dict.fromkeys(name for ports in self._wanted.values() for name in ports))
         for name in names:
             self._look(name)
-        problems = (await self._serve(service) for service in {name.service for name in names} | self._failed)
-        return [problem async for problem in problems if problem]
+        services = {service for service in (name.service for name in names) if self._concerns(service)}
+        problems = [await self._serve(service) for service in services | self._failed]
+        return [problem for problem in problems if problem]
+
+    def _concerns(self, service: tuple[str, str]) -> bool:
+        return service in self._wanted or service in self._open
 
     def _look(self, name: ServicePortName) -> None:
         wanted = 0

@@ -6,7 +6,7 @@ sync_proxy_rules_no_local_endpoints_total.
 
 from collections.abc import Iterable
 
-from svcplane.proxy.model import ProxyState, ServicePortName
+from svcplane.proxy.model import Endpoint, ProxyState, ServicePortName
 from svcplane.proxy.topology import usable
 
 
@@ -24,11 +24,16 @@ class LocalGaps:
             self.external.clear()
             touched = state.services
         for name in touched:
-            port, endpoints = state.services.get(name), state.endpoints.get(name, ())
-            gap = bool(usable(endpoints)) and not usable(endpoint for endpoint in endpoints if endpoint.is_local)
-            _put(self.internal, name, gap and port is not None and port.internal_policy_local)
+            port = state.services.get(name)
+            internal = port is not None and port.internal_policy_local
             external = port is not None and port.external_policy_local and port.externally_reachable
+            gap = (internal or external) and _are_elsewhere(state.endpoints.get(name, ()))
+            _put(self.internal, name, gap and internal)
             _put(self.external, name, gap and external)
+
+
+def _are_elsewhere(endpoints: tuple[Endpoint, ...]) -> bool:
+    return bool(usable(endpoints)) and not usable(endpoint for endpoint in endpoints if endpoint.is_local)
 
 
 def _put(names: set[ServicePortName], name: ServicePortName, wanted: bool) -> None:
