@@ -386,10 +386,36 @@ def decode_set(raw: bytes) -> tuple[str, o.Set]:
     return string(found[1]), o.Set(string(found[2]), key, data, bool(flags & F_TIMEOUT), bool(flags & F_INTERVAL), size)
 
 
+def _alike(listed: bytes) -> list[o.Element] | None:
+    """Elements of a map that all have a key and data of one size and nothing else, as the tens of thousands have that
+    a start reads; None where one has more, or another size."""
+    first = next(repeated(listed), b"")
+    found = attributes(first)
+    if len(found) != 2 or 1 not in found or 2 not in found:
+        return None
+    key, data = attributes(found[1]), attributes(found[2])
+    sizes = len(key.get(1, b"")), len(data.get(1, b""))
+    if list(key) != [1] or list(data) != [1] or any(not size or size % 4 for size in sizes):
+        return None
+    shape = struct.Struct(f"=6H{sizes[0]}s4H{sizes[1]}s")
+    if len(listed) % shape.size:
+        return None
+    (*head, _, one, two, three, four, _) = shape.unpack_from(listed)
+    marks = (*head, one, two, three, four)
+    rows = list(shape.iter_unpack(listed))
+    if (rows[0][6], rows[0][11]) != (key[1], data[1]) or any((*row[:6], *row[7:11]) != marks for row in rows):
+        return None
+    return [o.Element(row[6], row[11]) for row in rows]
+
+
 def decode_elements(raw: bytes) -> Iterator[o.Element]:
     """Elements of one NEWSETELEM message's body (after nfgenmsg)."""
-    outer = attributes(raw)
-    for body in repeated(outer.get(3, b"")):
+    listed = attributes(raw).get(3, b"")
+    alike = _alike(listed)
+    if alike is not None:
+        yield from alike
+        return
+    for body in repeated(listed):
         found = attributes(body)
         data: bytes | o.Verdict | None = None
         if 2 in found:

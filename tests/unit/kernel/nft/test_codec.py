@@ -3,6 +3,8 @@
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as s
 
 from svcplane.base.net import Family
 from svcplane.kernel.netlink import codec as netlink
@@ -72,6 +74,27 @@ def test_elements_with_everything_decode_to_the_same() -> None:
     spec = o.Set("s", (o.DataType.MARK,), (o.DataType.MARK,))
     (message,) = codec.encode_change(TABLE, o.AddElements(spec, tuple(elements)), 1)
     assert list(codec.decode_elements(body_of(message))) == elements
+
+
+word = s.binary(min_size=4, max_size=4)
+alike = s.tuples(word, word).map(lambda pair: o.Element(*pair))
+other = (
+    s.tuples(s.binary(min_size=8, max_size=8), word).map(lambda pair: o.Element(*pair))
+    | s.tuples(word, s.none() | s.just(o.Verdict(o.Code.DROP)), s.sampled_from(["", "a"])).map(lambda p: o.Element(*p))
+    | word.map(lambda key: o.Element(key, key, timeout_ms=1000))
+)
+
+
+@given(s.lists(alike, max_size=5), s.lists(alike | other, max_size=2))
+def test_elements_that_are_alike_decode_as_any_do(first: list[o.Element], rest: list[o.Element]) -> None:
+    spec = o.Set("s", (o.DataType.MARK,), (o.DataType.MARK,))
+    elements = (*first, *rest)
+    decoded = [
+        element
+        for message in codec.encode_change(TABLE, o.AddElements(spec, elements), 1)
+        for element in codec.decode_elements(body_of(message))
+    ]
+    assert decoded == list(elements)
 
 
 def test_element_list_too_long_for_one_attribute_is_split() -> None:
