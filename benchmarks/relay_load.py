@@ -6,6 +6,7 @@ source PORT                  sends to everyone who connects, without end
 sink PORT STREAMS SECONDS    reads from that many connections at once: bytes, seconds, processor time of the machine
 echo PORT                    answers UDP datagrams, TCP connections byte by byte
 ping PORT CLIENTS SECONDS    UDP clients with 16 datagrams of 64 bytes in flight each: answers and seconds
+bare PORT TARGET             a relay of kept connections that does nothing but epoll, recv and send
 crowd PORT COUNT             opens connections, and asks each while all are open: how many were answered
 
 Datagrams go through recvmmsg(2) and sendmmsg(2), so that what Python does for a datagram is next to nothing.
@@ -148,6 +149,34 @@ def echo(port: int) -> None:
                     open_ends.pop(descriptor).close()
 
 
+def bare(port: int, target: int) -> None:
+    """The least that a relay in Python can be: what remains to a peer beyond it, no rule of ours can mend."""
+    listener, poll = socket.create_server((HOST, port), backlog=4096), select.epoll()
+    poll.register(listener, select.EPOLLIN)
+    ways: dict[int, tuple[socket.socket, socket.socket]] = {}
+    while True:
+        for descriptor, _ in poll.poll():
+            way = ways.get(descriptor)
+            if way is None:
+                if descriptor != listener.fileno():
+                    continue  # closed by its other side's event
+                ends = listener.accept()[0], socket.create_connection((HOST, target))
+                for one, other in (ends, ends[::-1]):
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    ways[one.fileno()] = one, other
+                    poll.register(one, select.EPOLLIN | select.EPOLLET)
+                continue
+            try:
+                data = way[0].recv(65_536, MSG_DONTWAIT)
+                if data and way[1].send(data, MSG_DONTWAIT) == len(data):
+                    continue
+            except OSError:
+                pass
+            for end in way:
+                del ways[end.fileno()]
+                end.close()
+
+
 def ping(port: int, clients: int, seconds: float) -> dict[str, float]:
     room, poll = Datagrams(IN_FLIGHT, named=False), select.epoll()
     ends = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(clients)]
@@ -181,7 +210,7 @@ def crowd(port: int, count: int) -> None:
 def main() -> None:
     raise_descriptor_limit()
     what, numbers = sys.argv[1], [float(word) if "." in word else int(word) for word in sys.argv[2:]]
-    work = {"source": source, "sink": sink, "echo": echo, "ping": ping, "crowd": crowd}[what]
+    work = {"source": source, "sink": sink, "echo": echo, "ping": ping, "bare": bare, "crowd": crowd}[what]
     if (found := work(*numbers)) is not None:  # type: ignore[operator]
         print(json.dumps(found), flush=True)
 

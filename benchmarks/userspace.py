@@ -25,6 +25,7 @@ from svcplane.base.errors import EnvironmentProblem
 TITLE = "Relay of userspace mode, one worker, beside HAProxy and nginx"
 CROWD_WORKERS = 2  # so that each is within 20,000 descriptors
 REQUESTS, NEW, ONE, FOUR, CPU, PACKETS = "requests", "new", "one", "four", "cpu", "packets"
+BARE = "bare"
 Figures = Mapping[str, float]
 
 
@@ -36,9 +37,12 @@ async def run(scale: Scale) -> list[Figure]:
         directory = Path(name)
         free = peers.free_ports(6)
         pods = peers.Pods((free[0], free[1]), (free[2], free[3]), (free[4], free[5]))
-        async with _pods(directory, pods), _relays(directory, pods) as (tcp, udp):
+        async with _pods(directory, pods), _relays(directory, pods) as (tcp, udp), _bare(pods) as bare:
             for _ in range(rounds):
-                for relay in random.sample(list(tcp), len(tcp)):
+                for relay in random.sample([*tcp, BARE], len(tcp) + 1):
+                    if relay == BARE:
+                        found[BARE][BARE].append(await _wrk(bare, seconds))
+                        continue
                     for figure, value in (await _tcp(tcp[relay], seconds)).items():
                         found[figure][relay].append(value)
                 for relay in random.sample(list(udp), len(udp)):
@@ -66,8 +70,12 @@ def _figures(found: Mapping[str, Figures]) -> list[Figure]:
         best = (max if more else min)(rows, key=lambda relay: rows[relay])
         return Figure(name, value, unit, rows[best] * times, more, rows[best], best)
 
+    requests = beside(REQUESTS, "requests over kept connections", "/s", 0.95)
     return [
-        beside(REQUESTS, "requests over kept connections", "/s", 0.95),
+        requests,
+        Figure(
+            "  a bare loop of Python", found[BARE][BARE], "/s", floor=requests.floor, floor_name=requests.floor_name
+        ),
         beside(NEW, "new connections", "/s", 0.8),
         beside(ONE, "bulk, one stream", "GB/s", 1.0),
         beside(FOUR, "bulk, four streams", "GB/s", 1.0),
@@ -101,6 +109,15 @@ async def _relays(
         ports, _ = await stack.enter_async_context(peers.ours(pods))
         tcp[peers.OURS], udp[peers.OURS] = ports, ports["datagrams"]
         yield tcp, udp
+
+
+@contextlib.asynccontextmanager
+async def _bare(pods: peers.Pods) -> AsyncIterator[int]:
+    (port,) = peers.free_ports(1)
+    words = (sys.executable, "-m", "benchmarks.relay_load", "bare", str(port), str(pods.web[0]))
+    async with peers.program(*words):
+        await peers.listens(port)
+        yield port
 
 
 async def _tcp(ports: Mapping[str, int], seconds: float) -> Figures:
