@@ -29,11 +29,11 @@ class Wanted:
 
 @dataclass(slots=True)
 class PoolState:
-    """`slots[i]` is the endpoint that a random choice of i goes to."""
+    """`slots[i]` is the endpoint that a random choice of i goes to; `identities`: what affinity remembers them by."""
 
     number: int
     slots: list[EndpointKey]
-    affinity: bool
+    identities: Mapping[EndpointKey, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -69,29 +69,38 @@ def assign_slots(old: Sequence[EndpointKey], wanted: Iterable[EndpointKey]) -> l
 
 class Book:
     """See the module's text.  `recovered_pools`: pool numbers by frontend (nodeport?, short cut?, key) of an
-    earlier run; `recovered_slots`: endpoints by slot of those numbers."""
+    earlier run; `recovered_slots`: endpoints by slot of those numbers; `recovered_identities`: what affinity remembers
+    their endpoints by.
+
+    A service port has an even number, which its pool for policy Cluster has too; the one for Local has the next."""
 
     def __init__(
         self,
         recovered_pools: Mapping[tuple[bool, bool, bytes], int] | None = None,
         recovered_slots: Mapping[int, list[EndpointKey]] | None = None,
+        recovered_identities: Mapping[int, Mapping[EndpointKey, int]] | None = None,
     ) -> None:
         self.live: dict[str, dict[bytes, Data]] = {}
         self.fragments: dict[ServicePortName, Fragment] = {}
         self.pools: dict[tuple[ServicePortName, bool], PoolState] = {}
         self.pool_owner: dict[int, ServicePortName] = {}
         self.firewalls: set[str] = set()  # chains of source ranges
+        self._numbers: dict[ServicePortName, int] = {}
+        self._identities: dict[ServicePortName, dict[EndpointKey, int]] = {}
+        self._departures = 0
         self.known_classes: set[tuple[n.Context, n.Class]] = set()
         self._owners: dict[tuple[bool, bytes], ServicePortName | tuple[ServicePortName, ...]] = {}
         self._shared: dict[Place, int] = {}
         self._recovered_pools = dict(recovered_pools or {})
         self._recovered_slots = dict(recovered_slots or {})
-        self._next_pool = max((*self._recovered_pools.values(), 0)) + 1
+        self._recovered_identities = dict(recovered_identities or {})
+        self._next_number = n.owner_of(max(self._recovered_pools.values(), default=0)) + 2
 
     def forget_recovered(self) -> None:
         """After the first sync numbers of an earlier run have been taken over or are free."""
         self._recovered_pools.clear()
         self._recovered_slots.clear()
+        self._recovered_identities.clear()
 
     # -- one service port --------------------------------------------------------------------------------------
 
@@ -193,6 +202,8 @@ class Book:
     ) -> None:
         old_pools = {pool.local: pool for pool in old.pools} if old else {}
         new_pools = {pool.local: pool for pool in new.pools} if new else {}
+        if new is not None and new_pools:
+            self._identify(name, self._number(name, new), new)
         for local in (False, True):
             before, after = old_pools.get(local), new_pools.get(local)
             if before == after:
@@ -203,39 +214,71 @@ class Book:
                     self._drop_pool(name, local, state, stage, reason)
                 continue
             if state is None:
-                state = self._new_pool(name, local, new, after)
-            self._fill_pool(state, after, stage, reason, fresh=before is None)
+                number = self._numbers[name] | local
+                state = self.pools[name, local] = PoolState(number, list(self._recovered_slots.get(number, ())))
+            self._fill_pool(name, state, after, stage, reason, fresh=before is None)
+        if not new_pools and name in self._numbers:
+            self._forget(name)
 
     def _drop_pool(self, name: ServicePortName, local: bool, state: PoolState, stage: Stage, reason: str) -> None:
         for place in pool_elements(state):
             stage.drop(place, reason)
         del self.pools[name, local]
-        self.pool_owner.pop(state.number, None)
 
-    def _new_pool(self, name: ServicePortName, local: bool, fragment: Fragment | None, pool: Pool) -> PoolState:
-        number = self._recovered_number(fragment, pool)
-        slots = self._recovered_slots.get(number, []) if number is not None else []
-        if number is None:
-            number = self._next_pool
-            self._next_pool += 1
-        state = PoolState(number, list(slots), pool.affinity_timeout_s > 0)
-        self.pools[name, local] = state
-        self.pool_owner[number] = name
-        return state
+    def _number(self, name: ServicePortName, fragment: Fragment) -> int:
+        if name not in self._numbers:
+            number = self._recovered_number(fragment)
+            if number is None:
+                number = self._next_number
+                self._next_number += 2
+            self._numbers[name] = number
+            self.pool_owner[number] = self.pool_owner[number + 1] = name
+        return self._numbers[name]
 
-    def _recovered_number(self, fragment: Fragment | None, pool: Pool) -> int | None:
-        for front in fragment.frontends if fragment else ():
-            for short, candidate in ((False, front.pool), (True, front.short_cut)):
-                if candidate == pool:
-                    number = self._recovered_pools.get((front.nodeport, short, front.key))
-                    if number is not None and number not in self.pool_owner:
-                        return number
+    def _recovered_number(self, fragment: Fragment) -> int | None:
+        for front in fragment.frontends:
+            for short, pool in ((False, front.pool), (True, front.short_cut)):
+                number = self._recovered_pools.get((front.nodeport, short, front.key)) if pool is not None else None
+                if number is None or pool is None or n.owner_of(number) in self.pool_owner:
+                    continue
+                if n.owner_of(number) | pool.local == number:  # else of a version that numbered them otherwise
+                    return n.owner_of(number)
         return None
 
-    def _fill_pool(self, state: PoolState, pool: Pool, stage: Stage, reason: str, *, fresh: bool) -> None:
+    def _forget(self, name: ServicePortName) -> None:
+        number = self._numbers.pop(name)
+        del self.pool_owner[number], self.pool_owner[number + 1]
+        if self._identities.pop(name, None):
+            self._departures += 1
+
+    def _identify(self, name: ServicePortName, number: int, fragment: Fragment) -> None:
+        """What affinity remembers endpoints by: the same in both pools, and another number for one that comes back."""
+        known = self._identities.get(name)
+        if known is None:
+            recovered = (self._recovered_identities.get(number | local, {}) for local in (False, True))
+            known = {key: identity for found in recovered for key, identity in found.items()}
+        sticky = [pool for pool in fragment.pools if pool.affinity_timeout_s]
+        wanted = {key: None for pool in sticky for key in pool.endpoints}
+        found = {key: known[key] for key in wanted if key in known}
+        if len(found) < len(known):
+            self._departures += 1
+        taken = set(found.values())
+        if len(taken) < len(found):  # only in a table that somebody edited
+            found, taken = {}, set()
+        for key in sorted(wanted.keys() - found.keys()):
+            found[key] = n.endpoint_id(*key, self._departures, taken)
+            taken.add(found[key])
+        if found:
+            self._identities[name] = found
+        else:
+            self._identities.pop(name, None)
+
+    def _fill_pool(
+        self, name: ServicePortName, state: PoolState, pool: Pool, stage: Stage, reason: str, *, fresh: bool
+    ) -> None:
         before = {} if fresh else pool_elements(state)
         state.slots = assign_slots(state.slots, pool.endpoints)
-        state.affinity = pool.affinity_timeout_s > 0
+        state.identities = self._identities[name] if pool.affinity_timeout_s else {}
         after = pool_elements(state)
         for place in before:
             if place not in after:
@@ -273,14 +316,11 @@ def pool_elements(state: PoolState) -> dict[Place, bytes]:
     """The elements of a pool's endpoints."""
     number = n.word(state.number)
     elements: dict[Place, bytes] = {}
-    taken: dict[int, str] = {}
-    # identities are given in the order of addresses, so that slots that move do not change them
-    identities = {key: n.endpoint_id(*key, taken) for key in sorted(state.slots)} if state.affinity else {}
     for index, (ip, port) in enumerate(state.slots):
         data = n.endpoint_data(ip, port)
         elements["endpoints", number + n.word(index)] = data
-        if state.affinity:
-            identity = n.word(identities[ip, port])
+        if state.identities:
+            identity = n.word(state.identities[ip, port])
             elements["endpoint-ids", number + n.word(index)] = identity
             elements["endpoints-by-id", number + identity] = data
     return elements
@@ -326,8 +366,8 @@ def _reason(name: ServicePortName, old: Fragment | None, new: Fragment | None) -
 
 def recover(
     elements: Mapping[str, Mapping[bytes, Element]],
-) -> tuple[dict[tuple[bool, bool, bytes], int], dict[int, list[EndpointKey]]]:
-    """Pool numbers by frontend and slots by pool number, from the elements of an earlier run."""
+) -> tuple[dict[tuple[bool, bool, bytes], int], dict[int, list[EndpointKey]], dict[int, dict[EndpointKey, int]]]:
+    """Pool numbers by frontend, slots and identities by pool number, from the elements of an earlier run."""
     pools: dict[tuple[bool, bool, bytes], int] = {}
     for context in n.Context:
         is_nodeport, is_short = context.is_nodeport, context is context.short
@@ -342,4 +382,9 @@ def recover(
     slots_of = {}
     for number, slots in by_index.items():
         slots_of[number] = [slots[index] for index in sorted(slots)] if max(slots) == len(slots) - 1 else []
-    return pools, slots_of
+    identities: dict[int, dict[EndpointKey, int]] = {}
+    for key, element in elements.get("endpoints-by-id", {}).items():
+        if isinstance(element.data, bytes):
+            pool, identity = n.read_slot(key)
+            identities.setdefault(pool, {})[n.read_endpoint(element.data)] = identity
+    return pools, slots_of, identities

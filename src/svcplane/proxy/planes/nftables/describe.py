@@ -88,7 +88,7 @@ def _pool_owner(name: str, key: bytes, pools: Mapping[int, ServicePortName]) -> 
 def _element(name: str, key: bytes, element: o.Element, family: Family) -> str:
     data = element.data
     if name == "affinity":
-        return f"{pretty('cluster-ips', key[:-4], family)} in pool {n.unword(key[-4:])}"
+        return f"{pretty('cluster-ips', key[:-4], family)} at service port {n.unword(key[-4:])}"
     text = pretty(name, key, family)
     if isinstance(data, o.Verdict):
         return f"{text} : {data.code.name.lower()} {data.chain}".rstrip()

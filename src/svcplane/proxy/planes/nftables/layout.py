@@ -319,12 +319,16 @@ class Layout:
         )
 
     def _sticky_rules(self, context: n.Context, class_: n.Class) -> list[o.Rule]:
-        """Registers: source from 0, then pool, then endpoint id, then the endpoint's address and port."""
-        pool = self.words
-        ident, addr = pool + 1, pool + 2
+        """Registers: source from 0, then the service port, pool, endpoint id, the endpoint's address and port.
+
+        A client is remembered by service port, not by pool, so that it has one endpoint by whichever address it comes.
+        """
+        owner = self.words
+        pool, ident, addr = owner + 1, owner + 2, owner + 3
         timeout_ms = class_.affinity_timeout_s * 1000
+        whose = (*self.load_pool(context, pool), o.Bitwise(pool, owner, n.word(n.OWNER_MASK), n.word(0)))
         known = (
-            *self.load_pool(context, pool),
+            *whose,
             self.saddr(0),
             o.Lookup("affinity", 0, ident),
             *self.launder(ident),
@@ -338,11 +342,11 @@ class Layout:
         stale = (*known, o.Dynset("affinity", o.DynsetOp.DELETE, 0, ident))
         rules = [
             o.Rule(remembered, "a client that is known goes where it was"),
-            o.Rule(stale, "unless that endpoint is gone"),
+            o.Rule(stale, "unless that endpoint is gone, or not for this address"),
         ]
         for slots in dict.fromkeys((class_.slots, 1)):
             choice = (
-                *self.load_pool(context, pool),
+                *whose,
                 o.NumgenRandom(ident, slots),
                 o.Lookup("endpoint-ids", pool, ident),
                 *self.launder(ident),

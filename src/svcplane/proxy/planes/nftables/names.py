@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import struct
 import sys
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -80,6 +81,7 @@ _HEAD = {
     Kind.LOCAL: "local-pick",
     Kind.CLUSTER_IP: "cluster-ip-pick",
 }
+OWNER_MASK = 0xFFFFFFFE
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -174,16 +176,21 @@ def read_endpoint(data: bytes) -> tuple[str, int]:
     return ip, int.from_bytes(data[-4:-2], "big")
 
 
-def endpoint_id(ip: str, port: int, taken: dict[int, str]) -> int:
-    """The number affinity remembers an endpoint by: a hash, so that it survives restarts and re-creation.
+def owner_of(pool: int) -> int:
+    """The number of a service port, by which affinity remembers its clients: its pools have it and the next one."""
+    return pool & OWNER_MASK
 
-    `taken`: numbers already used in the pool, by endpoint; a collision takes the next free number.
+
+def endpoint_id(ip: str, port: int, departures: int, taken: Container[int]) -> int:
+    """The number affinity remembers an endpoint by: a hash, so that it survives restarts.
+
+    `departures`: how often endpoints had left by the time it came, so that one that comes back is another one.
+    `taken`: numbers of the service port's other endpoints; a collision takes the next free one.
     """
-    text = f"{ip}:{port}"
+    text = f"{ip}:{port}" + (f"#{departures}" if departures else "")
     number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") or 1
-    while taken.get(number, text) != text:
+    while number in taken:
         number = (number + 1) & 0xFFFFFFFF or 1
-    taken[number] = text
     return number
 
 

@@ -177,9 +177,12 @@ class NftablesPlane:
         endpoints = content.elements.get("endpoints-by-id", {})
         found = []
         for key, element in content.elements.get("affinity", {}).items():
-            pool = key[-4:]
-            owner = owners.get(n.unword(pool))
-            target = endpoints.get(pool + element.data) if isinstance(element.data, bytes) else None
+            number = n.unword(key[-4:])
+            owner = owners.get(number)
+            target = None
+            if isinstance(element.data, bytes):
+                pools = (n.word(number | local) for local in (0, 1))
+                target = next((there for pool in pools if (there := endpoints.get(pool + element.data))), None)
             if owner is None or target is None or not isinstance(target.data, bytes):
                 continue
             client, (ip, port) = key[:-4], n.read_endpoint(target.data)
@@ -346,7 +349,7 @@ def _as_left(observed: o.TableContent, known: _Known) -> bool:
 
 def _owners(state: ProxyState, content: o.TableContent) -> dict[int, ServicePortName]:
     """Who owns which pool, by the frontends in the table (for a plane that has not synced itself)."""
-    pools, _ = recover(content.elements)
+    pools, *_ = recover(content.elements)
     found: dict[int, ServicePortName] = {}
     for name in state.services:
         fragment = _fragment(state, name)
@@ -354,7 +357,8 @@ def _owners(state: ProxyState, content: o.TableContent) -> dict[int, ServicePort
             for short in (False, True):
                 number = pools.get((front.nodeport, short, front.key))
                 if number is not None:
-                    found.setdefault(number, name)
+                    for one in (n.owner_of(number), n.owner_of(number) + 1):
+                        found.setdefault(one, name)
     return found
 
 

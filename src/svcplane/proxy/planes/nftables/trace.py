@@ -40,7 +40,7 @@ def _outcome(end: End) -> Outcome:
 
 
 def remember(content: o.TableContent, packet: Packet) -> o.TableContent:
-    """The content as if affinity had remembered `packet.remembered` for the packet's source, in each pool."""
+    """The content as if affinity had remembered `packet.remembered` for the packet's source, in each service port."""
     by_data = content.elements.get("endpoints-by-id", {})
     host, _, port = packet.remembered.rpartition(":")
     wanted = n.endpoint_data(host.strip("[]"), int(port))
@@ -48,7 +48,7 @@ def remember(content: o.TableContent, packet: Packet) -> o.TableContent:
     source = n.packed_ip(packet.src)
     for key, element in by_data.items():
         if element.data == wanted:
-            place = source + key[:4]
+            place = source + n.word(n.owner_of(n.unword(key[:4])))
             remembered[place] = o.Element(place, key[4:])
     copy = o.TableContent(content.chains, content.rules, content.sets, dict(content.elements))
     copy.elements["affinity"] = remembered
