@@ -106,8 +106,10 @@ class Tracker:
         return ((intern(slice_.metadata.namespace), intern(service)), slice_.metadata.name) if service else None
 
     def node_changed(self, node: Node | None) -> Touched:
-        """This node's own object: its zone counts for topology."""
-        zone = node.metadata.labels.get(ZONE_LABEL, "") if node is not None else ""
+        """This node's own object: its zone counts for topology, also after the object is deleted."""
+        if node is None:
+            return frozenset()
+        zone = node.metadata.labels.get(ZONE_LABEL, "")
         if zone == self._state.node.zone:
             return frozenset()
         self._state = replace(self._state, node=replace(self._state.node, zone=zone))

@@ -121,6 +121,10 @@ def test_a_new_zone_touches_every_service_port(tracker: Tracker) -> None:
     node = msgspec.convert(wire, Node)
     assert tracker.node_changed(node) == {NAME}
     assert not tracker.node_changed(node)
+    assert not tracker.node_changed(None)  # the node is still where it is
+    assert tracker.state.node.zone == "a"
+    node.metadata.labels.clear()
+    assert tracker.node_changed(node) == {NAME}
 
 
 def ports(*named: tuple[str, str, int]) -> list[dict[str, Any]]:
