@@ -15,6 +15,7 @@ from svcplane.proxy.plane import Operation
 from svcplane.proxy.planes.ipvs.book import Book, Keys
 from svcplane.proxy.planes.ipvs.compile import Wanted
 from svcplane.proxy.planes.ipvs.names import DEVICE, SERVER_KINDS, Kind
+from svcplane.proxy.planes.ipvs.policy import flags_of
 
 MAX_OPERATIONS = 1000
 LAST_RESORT = "rr"
@@ -144,7 +145,7 @@ def _scheduler(server: o.Server, there: o.Server | None, rules: Rules) -> o.Serv
         return server
     candidates = [there.scheduler] if there else []
     name = next(name for name in (*candidates, rules.default_scheduler, LAST_RESORT) if name not in rules.missing)
-    return replace(server, scheduler=name, flags=server.flags if name in ("sh", "mh") else 0)
+    return replace(server, scheduler=name, flags=flags_of(name))
 
 
 def _targets(plan: Plan, key: o.ServerKey, wanted: Wanted, server: o.Server, weights: Mapping[o.Target, int]) -> None:

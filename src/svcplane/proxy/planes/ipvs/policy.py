@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from svcplane.base.errors import ConfigError
 from svcplane.base.net import Family, canonical_cidr
-from svcplane.kernel.ipvs.objects import FALLBACK, MAX_WEIGHT, SCHEDULERS, Timeouts
+from svcplane.kernel.ipvs.objects import BY_PORT, FALLBACK, MAX_WEIGHT, SCHEDULERS, Timeouts
 from svcplane.proxy.model import ServicePort
 
 PREFIX = "svcplane.dev/ipvs-"
@@ -44,8 +44,13 @@ class Choice:
 
     @property
     def flags(self) -> int:
-        # without it, a client that hashes to a draining endpoint is refused instead of sent to another
-        return FALLBACK if self.scheduler in ("sh", "mh") else 0
+        return flags_of(self.scheduler)
+
+
+def flags_of(scheduler: str) -> int:
+    """`mh` hashes the client's port too, as kube-proxy has it: clients behind one address are spread."""
+    # without FALLBACK, a client that hashes to a draining endpoint is refused instead of sent to another
+    return {"sh": FALLBACK, "mh": FALLBACK | BY_PORT}.get(scheduler, 0)
 
 
 def seconds(text: str) -> float | None:

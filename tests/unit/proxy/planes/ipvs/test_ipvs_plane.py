@@ -133,6 +133,18 @@ async def test_a_service_chooses_for_itself() -> None:
     assert kernel.ipvs.targets[KEY] == {ONE: o.Destination(7)}
 
 
+async def test_mh_spreads_the_connections_of_one_client() -> None:
+    kernel = FakeKernel()
+    config = with_options(scheduler="mh")
+    await kernel.plane(config).sync(state(ONE[0], config=config), None, now=0.0)
+    assert kernel.ipvs.content == {KEY: o.Server("mh", flags=o.FALLBACK | o.BY_PORT)}
+    fewer = FakeKernel(schedulers=("rr", "sh"))
+    plane = fewer.plane(CONFIG)
+    await plane.sync(state(ONE[0], annotations=annotated(scheduler="sh")), None, now=0.0)
+    await plane.sync(state(ONE[0], annotations=annotated(scheduler="mh")), frozenset({NAME}), now=1.0)
+    assert fewer.ipvs.content == {KEY: o.Server("sh", flags=o.FALLBACK)}  # the last good one as it was
+
+
 async def test_a_wrong_annotation_is_told_once_and_passed_over(caplog: pytest.LogCaptureFixture) -> None:
     kernel = FakeKernel()
     plane = kernel.plane(CONFIG)
