@@ -3,7 +3,7 @@
 A session ends when it was idle for the time-out, when its endpoint refuses, or when its endpoint is no longer used
 and another one is; the client's next datagram then begins a new one.  As long as nothing was answered, the last
 datagram is kept and sent to the next endpoint where one refuses.  A listener that is retired serves the
-sessions it has and takes no new ones.
+sessions it has and takes no new ones; one that another process goes on reading from serves nobody.
 """
 
 import _socket
@@ -52,6 +52,15 @@ class UdpRelay:
         self.retired = True
         if not self.sessions:
             self._close_sockets()
+
+    def leave(self) -> None:
+        """Retire and end at once: another process reads from the same sockets, and has the sessions that it wants."""
+        self.retired = True
+        for session in list(self.sessions.values()):
+            if session.server is not None:
+                self.engine.forget(session.server.fileno())  # which closing does not, where another has it open
+            session.close()
+        self._close_sockets()
 
     @property
     def listeners(self) -> Iterable[_socket.socket]:

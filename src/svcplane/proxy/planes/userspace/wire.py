@@ -43,11 +43,15 @@ class Listen(msgspec.Struct, tag=True, frozen=True):
     local: bool
 
 
-class Drop(msgspec.Struct, tag=True, frozen=True):
-    """Close the sockets of a pool; what runs over it goes on."""
+class Drop(msgspec.Struct, tag=True, frozen=True, omit_defaults=True):
+    """Close the sockets of a pool; what runs over it goes on.
+
+    `shared`: others go on reading from the sockets, who would miss datagrams that are taken for sessions here.
+    """
 
     key: str
     local: bool
+    shared: bool = False
 
 
 class Remove(msgspec.Struct, tag=True, frozen=True):

@@ -119,6 +119,9 @@ class Worker:
             end.settimeout(handover.WITHIN_S)
             try:
                 if handover.is_ours(end) and self._hand_over(end):
+                    for key, service in self._services.items():
+                        for local in list(service.relays):
+                            self._drop(key, local, shared=True)
                     self._drain(DRAIN_S)
             except OSError as error:
                 log.warning("not handed over: %s", error)
@@ -177,8 +180,8 @@ class Worker:
                 relay = self._services[message.key].relay(message.local)
                 if isinstance(relay, UdpRelay):
                     relay.adopt(bytes.fromhex(message.client), message.endpoint, end, answered=message.answered)
-            case wire.Drop(key, local):
-                self._drop(key, local)
+            case wire.Drop(key, local, shared):
+                self._drop(key, local, shared=shared)
             case wire.Remove(key):
                 for local in (False, True):
                     self._drop(key, local)
@@ -199,11 +202,14 @@ class Worker:
             case wire.TakeOver():
                 pass  # said at the doorstep
 
-    def _drop(self, key: str, local: bool) -> None:
+    def _drop(self, key: str, local: bool, *, shared: bool = False) -> None:
         service = self._services.get(key)
         relay = service.relays.pop(local, None) if service is not None else None
         if relay is not None:
-            relay.close_listeners()
+            if shared and isinstance(relay, UdpRelay):
+                relay.leave()
+            else:
+                relay.close_listeners()
             if _open(relay):
                 self._retired.append((key, relay))
 

@@ -197,7 +197,7 @@ class Workers:
                         if slot in self._lent and slot not in fresh:
                             fresh[slot] = None
                             for batch in batches:
-                                batch.append((wire.Drop(*slot), None))
+                                batch.append((wire.Drop(*slot, shared=True), None))
                 recalled = self._estate.affinity.pop(serve.key, ()) if self._estate is not None else ()
                 if recalled:
                     batches[self._worker_of(serve, 0)].append((wire.Recall(serve.key, recalled), None))

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from svcplane.base.errors import EnvironmentProblem
@@ -248,6 +249,85 @@ async def test_next_proxy_goes_on_with_udp_sessions(scope: str) -> None:
         client.send(b"two")
         assert await asyncio.to_thread(pod.recvfrom, 100) == (b"two", session)
         await after.close()
+
+
+class Echo:
+    """A Pod that answers each datagram with its name."""
+
+    def __init__(self, name: bytes) -> None:
+        self._socket = socket.socket(type=socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.address: Address = self._socket.getsockname()
+        self._thread = threading.Thread(target=self._run, args=(name,))
+        self._thread.start()
+
+    def _run(self, name: bytes) -> None:
+        while (found := self._socket.recvfrom(100))[0] != b"end":
+            self._socket.sendto(name, found[1])
+
+    def close(self) -> None:
+        with socket.socket(type=socket.SOCK_DGRAM) as end:
+            end.sendto(b"end", self.address)
+        self._thread.join(5)
+        self._socket.close()
+
+
+DNS = "IPv4/d/dns:p/UDP"
+
+
+def asked(client: socket.socket) -> bytes:
+    client.send(b"x")
+    return client.recv(100)
+
+
+def udp_clients(port: int, count: int) -> list[socket.socket]:
+    made = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(count)]
+    for client in made:
+        client.settimeout(2)
+        client.connect(("127.0.0.1", port))
+    return made
+
+
+@pytest.fixture
+def echoes() -> Iterator[list[Echo]]:
+    made = [Echo(b"a"), Echo(b"b")]
+    yield made
+    for echo in made:
+        echo.close()
+
+
+async def test_udp_clients_lose_nothing_to_the_workers_of_before(scope: str, echoes: list[Echo]) -> None:
+    """Which have the same sockets, and must not read from them any more; nor keep clients at an endpoint that went."""
+    gone, stays = (echo.address for echo in echoes)
+    before, after = Workers(2, scope=scope), Workers(2, scope=scope)
+    port = before.open((DNS, False), "UDP", "127.0.0.1", 0)
+    await before.serve([wire.Serve(DNS, "UDP", cluster=(gone,))], [(DNS, False)])
+    first = udp_clients(port, 4)
+    assert await asyncio.to_thread(lambda: {asked(client) for client in first}) == {b"a"}
+    before.let_go()
+    await wait_until(lambda: len(handover.waiting(scope)) == 2)
+    after.inherit()
+    assert after.open((DNS, False), "UDP", "127.0.0.1", 0) == port
+    await after.serve([wire.Serve(DNS, "UDP", cluster=(stays,))], [(DNS, False)])
+    clients = [*first, *udp_clients(port, 20)]
+    for _ in range(3):
+        assert await asyncio.to_thread(lambda: [asked(client) for client in clients]) == [b"b"] * 24
+    for client in clients:
+        client.close()
+    await after.close()
+
+
+async def test_udp_clients_lose_nothing_where_affinity_is_switched(workers: Workers, echoes: list[Echo]) -> None:
+    port = workers.open((DNS, False), "UDP", "127.0.0.1", 0)
+    message = wire.Serve(DNS, "UDP", cluster=tuple(echo.address for echo in echoes))
+    await workers.serve([message], [(DNS, False)])
+    clients = udp_clients(port, 16)
+    assert await asyncio.to_thread(lambda: {asked(client) for client in clients}) == {b"a", b"b"}
+    await workers.serve([msgspec.structs.replace(message, affinity_timeout_s=60)], [])
+    found = await asyncio.to_thread(lambda: [asked(client) for client in clients for _ in range(3)])
+    assert len(set(found)) == 1
+    for client in clients:
+        client.close()
 
 
 async def test_what_the_next_proxy_does_not_want_is_closed(pods: list[Pod], scope: str) -> None:
