@@ -116,7 +116,7 @@ class Balance:
     """One service port: its endpoints, affinity, and endpoints set aside after failed dials.
 
     `cluster` and `local` are the two pools traffic policies ask for; they share endpoints and affinity, so that a
-    client gets the same Pod by every address of the Service.
+    client gets the same Pod by every address of the Service.  `kept` get nobody new.
     """
 
     def __init__(self) -> None:
@@ -124,6 +124,7 @@ class Balance:
         self.affinity: Affinity | None = None
         self.backends: dict[Address, Backend] = {}
         self.cluster, self.local = Pool(), Pool()
+        self.kept: frozenset[Backend] = frozenset()
         self._aside: set[Backend] = set()
 
     def update(
@@ -131,6 +132,7 @@ class Balance:
         cluster: Iterable[Address],
         local: Iterable[Address],
         *,
+        kept: Iterable[Address] = (),
         strategy: Strategy = Strategy.ROUND_ROBIN,
         weights: Iterable[tuple[Address, int]] = (),
         affinity_timeout_s: float = 0,
@@ -138,13 +140,15 @@ class Balance:
         """Take over endpoints and options.  What is known of endpoints that stay is kept; of others forgotten."""
         cluster, local, weighted = tuple(cluster), tuple(local), dict(weights)
         known = {}
-        for address in dict.fromkeys((*cluster, *local)):
+        kept = tuple(kept)
+        for address in dict.fromkeys((*cluster, *local, *kept)):
             backend = known[address] = self.backends.get(address) or Backend(address)
             backend.weight = weighted.get(address, 1)
         self.backends = known
         self.cluster.replace(known[address] for address in cluster)
         self.local.replace(known[address] for address in local)
-        here = frozenset(known.values())
+        self.kept = frozenset(known[address] for address in kept)
+        here = frozenset((*self.cluster.backends, *self.local.backends))
         self._aside &= here
         self.strategy = strategy
         if not affinity_timeout_s:

@@ -1,6 +1,6 @@
 """One service port and its usable endpoints -> what the relay is to do and what is to be captured.  Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from svcplane.base.net import contains
@@ -57,8 +57,10 @@ class Fragment:
         return found
 
 
-def compile_port(port: ServicePort, choice: EndpointChoice, config: NodeConfig) -> Fragment:
-    """`choice` is what `topology.categorize` says of the service port's endpoints on this node."""
+def compile_port(
+    port: ServicePort, choice: EndpointChoice, config: NodeConfig, endpoints: tuple[Endpoint, ...] = ()
+) -> Fragment:
+    """`choice` is what `topology.categorize` says of the service port's `endpoints` on this node."""
     carried = port.protocol in n.RELAYED
     cluster = choice.cluster if carried and port.uses_cluster_endpoints else ()
     local = choice.local if carried and port.uses_local_endpoints else ()
@@ -78,7 +80,9 @@ def compile_port(port: ServicePort, choice: EndpointChoice, config: NodeConfig) 
     pools = []
     if carried:
         pools = [False] * port.uses_cluster_endpoints + [True] * port.uses_local_endpoints
-    serve, problems = _serve(port, choice, config) if carried else (None, (f"{port.name}: SCTP cannot be relayed",))
+    serve, problems = (
+        _serve(port, choice, config, endpoints) if carried else (None, (f"{port.name}: SCTP cannot be relayed",))
+    )
     return Fragment(
         port.protocol, tuple(pools), tuple(maker.captures), tuple(maker.elements.items()), serve, firewall, problems
     )
@@ -111,14 +115,20 @@ class _Maker:
             self.elements[f"{refusal}-{kind}", key] = None
 
 
-def _serve(port: ServicePort, choice: EndpointChoice, config: NodeConfig) -> tuple[Serve, tuple[str, ...]]:
+def _serve(
+    port: ServicePort, choice: EndpointChoice, config: NodeConfig, endpoints: tuple[Endpoint, ...]
+) -> tuple[Serve, tuple[str, ...]]:
     policy, problems = read_policy(port)
     tcp = port.protocol is Protocol.TCP
+    chosen = {*choice.cluster, *choice.local}
+    # as in the other modes, a UDP flow moves when its endpoint serves no more, whatever policies and hints say
+    kept = () if tcp else (endpoint for endpoint in endpoints if endpoint.serving and endpoint not in chosen)
     serve = Serve(
         key=n.service_key(config.family, port.name),
         protocol="TCP" if tcp else "UDP",
         cluster=_addresses(choice.cluster),
         local=_addresses(choice.local),
+        kept=_addresses(kept),
         strategy=policy.strategy.value,
         weights=policy.weigh((*choice.cluster, *choice.local)),
         affinity_timeout_s=port.affinity_timeout_s,
@@ -130,7 +140,7 @@ def _serve(port: ServicePort, choice: EndpointChoice, config: NodeConfig) -> tup
     return serve, problems
 
 
-def _addresses(endpoints: tuple[Endpoint, ...]) -> tuple[Address, ...]:
+def _addresses(endpoints: Iterable[Endpoint]) -> tuple[Address, ...]:
     return tuple(sorted({(endpoint.ip, endpoint.port) for endpoint in endpoints}))
 
 

@@ -315,7 +315,8 @@ def fragment(state: ProxyState, name: ServicePortName) -> Fragment | None:
     port = state.services.get(name)
     if port is None:
         return None
-    return compile_port(port, categorize(port, state.endpoints.get(name, ()), state.node), state.config)
+    endpoints = state.endpoints.get(name, ())
+    return compile_port(port, categorize(port, endpoints, state.node), state.config, endpoints)
 
 
 def draft_full(

@@ -1,7 +1,7 @@
 """The UDP relay of one pool of a service port: one session for each client, with a socket of its own to an endpoint.
 
-A session ends when it was idle for the time-out, when its endpoint refuses, or when its endpoint is no longer used
-and another one is; the client's next datagram then begins a new one.  As long as nothing was answered, the last
+A session ends when it was idle for the time-out, when its endpoint refuses, or when its endpoint serves no more
+and another one does; the client's next datagram then begins a new one.  As long as nothing was answered, the last
 datagram is kept and sent to the next endpoint where one refuses.  A listener that is retired serves the
 sessions it has and takes no new ones; one that another process goes on reading from serves nobody.
 """
@@ -178,8 +178,8 @@ class Session:
 
     def misplaced(self) -> bool:
         """The endpoint is not to be used any more, and another one is."""
-        pool = self.relay.pool.backends
-        return bool(pool) and self.backend not in pool and not self.relay.retired
+        pool, kept = self.relay.pool.backends, self.relay.balance.kept
+        return bool(pool) and self.backend not in pool and self.backend not in kept and not self.relay.retired
 
     def connect(self) -> bool:
         """A socket to the next endpoint; False where there is none."""

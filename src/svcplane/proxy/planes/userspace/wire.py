@@ -16,12 +16,16 @@ _LENGTH = struct.Struct(">I")
 
 
 class Serve(msgspec.Struct, tag=True, frozen=True, omit_defaults=True):
-    """A service port as it is now.  `key` names it; sent again whenever something of it changed."""
+    """A service port as it is now.  `key` names it; sent again whenever something of it changed.
+
+    `kept`: endpoints that get nobody new, and keep the UDP clients they have.
+    """
 
     key: str
     protocol: Literal["TCP", "UDP"]
     cluster: tuple[Address, ...] = ()
     local: tuple[Address, ...] = ()
+    kept: tuple[Address, ...] = ()
     strategy: str = "round-robin"
     weights: tuple[tuple[Address, int], ...] = ()
     affinity_timeout_s: int = 0

@@ -43,6 +43,7 @@ class Service:
         self.balance.update(
             serve.cluster,
             serve.local,
+            kept=serve.kept,
             strategy=Strategy(serve.strategy),
             weights=serve.weights,
             affinity_timeout_s=serve.affinity_timeout_s,

@@ -425,6 +425,18 @@ def test_udp_session_moves_when_its_endpoint_leaves_and_another_is_there(bench: 
         assert ask_udp(client) == b"b:hello"
 
 
+def test_udp_session_stays_while_its_endpoint_serves_though_it_gets_nobody_new(bench: Bench) -> None:
+    first, second = (bench.endpoint(echo(name), socket.SOCK_DGRAM) for name in (b"a", b"b"))
+    address = bench.start(first, kind=socket.SOCK_DGRAM)
+    with udp_client(address) as client, udp_client(address) as other:
+        assert ask_udp(client).startswith(b"a")
+        bench.balance.update((second,), (), kept=(first,))
+        assert ask_udp(client).startswith(b"a")
+        assert ask_udp(other).startswith(b"b")
+        bench.balance.update((second,), ())
+        assert ask_udp(client).startswith(b"b")
+
+
 def test_udp_session_ends_when_idle(bench: Bench) -> None:
     bench.options.idle_timeout_s = 0.1
     dgram = socket.SOCK_DGRAM
