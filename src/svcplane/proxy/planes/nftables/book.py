@@ -79,6 +79,7 @@ class Book:
         recovered_pools: Mapping[tuple[bool, bool, bytes], int] | None = None,
         recovered_slots: Mapping[int, list[EndpointKey]] | None = None,
         recovered_identities: Mapping[int, Mapping[EndpointKey, int]] | None = None,
+        departures: int = 0,
     ) -> None:
         self.live: dict[str, dict[bytes, Data]] = {}
         self.fragments: dict[ServicePortName, Fragment] = {}
@@ -87,7 +88,7 @@ class Book:
         self.firewalls: set[str] = set()  # chains of source ranges
         self._numbers: dict[ServicePortName, int] = {}
         self._identities: dict[ServicePortName, dict[EndpointKey, int]] = {}
-        self._departures = 0
+        self.departures = departures  # of endpoints so far; never a number that an earlier book had
         self.known_classes: set[tuple[n.Context, n.Class]] = set()
         self._owners: dict[tuple[bool, bytes], ServicePortName | tuple[ServicePortName, ...]] = {}
         self._shared: dict[Place, int] = {}
@@ -249,7 +250,7 @@ class Book:
         number = self._numbers.pop(name)
         del self.pool_owner[number], self.pool_owner[number + 1]
         if self._identities.pop(name, None):
-            self._departures += 1
+            self.departures += 1
 
     def _identify(self, name: ServicePortName, number: int, fragment: Fragment) -> None:
         """What affinity remembers endpoints by: the same in both pools, and another number for one that comes back."""
@@ -261,12 +262,12 @@ class Book:
         wanted = {key: None for pool in sticky for key in pool.endpoints}
         found = {key: known[key] for key in wanted if key in known}
         if len(found) < len(known):
-            self._departures += 1
+            self.departures += 1
         taken = set(found.values())
         if len(taken) < len(found):  # only in a table that somebody edited
             found, taken = {}, set()
         for key in sorted(wanted.keys() - found.keys()):
-            found[key] = n.endpoint_id(*key, self._departures, taken)
+            found[key] = n.endpoint_id(*key, self.departures, taken)
             taken.add(found[key])
         if found:
             self._identities[name] = found

@@ -5,6 +5,7 @@ generation it is based on, so that nobody's change in between goes unnoticed.
 """
 
 import errno
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -50,6 +51,7 @@ class NftablesPlane:
         self._config = config
         self._known: _Known | None = None
         self._owners: dict[int, ServicePortName] = {}  # of pools, as `affinity` found them
+        self._departures = int(time.time())  # none that an earlier process counted
 
     async def preflight(self) -> None:
         await self._nft.generation()
@@ -89,7 +91,7 @@ class NftablesPlane:
                 del known.book.live[set_name][key]
             else:
                 known.book.live.setdefault(set_name, {})[key] = data  # type: ignore[assignment]
-        self._known = known
+        self._known, self._departures = known, known.book.departures
         return SyncReport(draft.operations, draft.count, False, None, _facts(known))
 
     async def _commit_over_others(self, changes: tuple[o.Change, ...], generation: int) -> int:
@@ -108,7 +110,7 @@ class NftablesPlane:
         for attempt in range(_TRIES):
             generation = await self._nft.generation()
             observed = await self._nft.read(self._table)
-            draft, known = _draft_full(state, observed)
+            draft, known = _draft_full(state, observed, departures=self._departures)
             try:
                 known.generation = await self._commit_full(draft, known, generation)
             except o.GenerationChanged:
@@ -116,6 +118,7 @@ class NftablesPlane:
                     raise
                 continue
             self._known, self._config = known, state.config
+            self._departures = known.book.departures
             await self._nft.listen()
             return SyncReport(draft.operations, draft.count, True, None, _facts(known))
         raise AssertionError("unreachable")
@@ -245,11 +248,15 @@ def _classes_there(observed: o.TableContent | None) -> list[tuple[n.Context, n.C
 
 
 def _draft_full(
-    state: ProxyState, observed: o.TableContent | None, kept: Iterable[tuple[n.Context, n.Class]] = ()
+    state: ProxyState,
+    observed: o.TableContent | None,
+    kept: Iterable[tuple[n.Context, n.Class]] = (),
+    departures: int = 0,
 ) -> tuple[p.Draft, _Known]:
-    """The transaction from what is there to `state`, whatever is there.  `kept`: classes that stay, used or not."""
+    """The transaction from what is there to `state`, whatever is there.  `kept`: classes that stay, used or not;
+    `departures`: see Book."""
     config = state.config
-    book = Book(*recover(observed.elements)) if observed else Book()
+    book = Book(*recover(observed.elements if observed else {}), departures)
     stage = Stage()
     for name in sorted(state.services):
         book.update(name, _fragment(state, name), stage)
