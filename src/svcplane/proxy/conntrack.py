@@ -2,7 +2,8 @@
 
 A UDP flow that was translated to an endpoint which serves no more would be sent there for ever, since datagrams
 keep it alive: it is deleted, and the next datagram is translated anew.  Flows of a Service without any serving
-endpoint are left alone.  Source: kube-proxy 1.36 conntrack cleanup.
+endpoint are left alone.  Source: kube-proxy 1.36 conntrack cleanup.  A relay moves its clients on its own, but a flow
+may lead to a port that it listened on for a Service as that was before, or to nobody.
 
 A TCP connection outlives its endpoint's place in the Service, for it may still be served.  Where it is not (a Pod that
 is gone answers nothing, not even a reset), its client waits for minutes.  A Service may ask that such connections are
@@ -10,13 +11,17 @@ ended: once the flow is deleted, the client's next packet is taken for the begin
 that knows nothing of it, and is answered by a reset.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from svcplane.proxy.model import Endpoint, EndTcp, Protocol, ProxyState, ServicePort, ServicePortName
 
 #: Of a Service, over the proxy's --end-tcp-connections.
 ANNOTATION = "svcplane.dev/end-tcp-connections"
+
+
+#: Addresses that may answer for a service port; none: flows are left alone.
+Answerers = Callable[[ServicePortName], Collection[tuple[str, int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,13 @@ def concerned(state: ProxyState, names: Iterable[ServicePortName] | None, protoc
     return replace(state, services=services, endpoints=endpoints)
 
 
-def stale(flows: Iterable[Flow], state: ProxyState, protocol: Protocol = Protocol.UDP) -> list[Flow]:
-    """The flows to our addresses whose answers come from an endpoint that they must not go to any more."""
+def stale(
+    flows: Iterable[Flow], state: ProxyState, protocol: Protocol = Protocol.UDP, relays: Answerers | None = None
+) -> list[Flow]:
+    """The flows to our addresses whose answers come from an endpoint that they must not go to any more.
+
+    `relays`: who answers for a service port in a mode that relays, instead of its endpoints.
+    """
     by_address, by_port = _frontends(state, protocol)
     found = []
     for flow in flows:
@@ -68,7 +78,7 @@ def stale(flows: Iterable[Flow], state: ProxyState, protocol: Protocol = Protoco
             owner = by_port.get(flow.dport)
         if owner is None:
             continue
-        kept = _kept(state, owner)
+        kept = _kept(state, owner) if relays is None else relays(owner)
         if kept and (flow.reply_src, flow.reply_sport) not in kept:
             found.append(flow)
     return found

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import cast
 
 from svcplane.base.errors import EnvironmentProblem, KernelError, SvcplaneError
 from svcplane.base.net import Family, join_host_port
@@ -13,14 +14,14 @@ from svcplane.kernel.conntrack.text import Entry
 from svcplane.proxy.conntrack import Flow, concerned, end_tcp, stale
 from svcplane.proxy.metrics import Metrics
 from svcplane.proxy.model import NodeConfig, Protocol, ProxyState, ServicePortName
-from svcplane.proxy.plane import Plane, SyncReport
+from svcplane.proxy.plane import Plane, RelayingPlane, SyncReport
 from svcplane.proxy.policy import LocalGaps
 from svcplane.proxy.tracker import Tracker
 
 log = logging.getLogger(__name__)
 MakePlane = Callable[[str, NodeConfig], Plane]
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 30.0
-#: Modes in which flows are answered by the node itself, which moves them to other endpoints on its own.
+#: Modes in which flows are answered by the node itself, which moves those it has to other endpoints on its own.
 RELAYING = frozenset({"userspace"})
 #: Modes whose TCP connections are known to connection tracking alone; ipvs has drains of its own.
 ENDING = frozenset({"nftables", "iptables"})
@@ -42,7 +43,7 @@ class FamilyProxy:
         self._failures = 0
         self._retry_at = 0.0
         self._gaps = LocalGaps()
-        self._told: set[str] = set()  # what is wrong with annotations
+        self._told: set[str] = set()  # what is wrong with annotations, and with the host
         self._metrics = metrics
 
     @property
@@ -117,8 +118,6 @@ class FamilyProxy:
                 log.warning("%s", problem)
 
     async def _clean_flows(self, names: frozenset[ServicePortName] | None) -> None:
-        if self.mode in RELAYING:
-            return
         began, looked = time.monotonic(), False
         for protocol in (Protocol.UDP, Protocol.TCP) if self.mode in ENDING else (Protocol.UDP,):
             state = concerned(self.state, names, protocol)
@@ -132,8 +131,10 @@ class FamilyProxy:
         kind = protocol.lower()
         try:
             flows = [_flow(protocol, entry) for entry in await conntrack_run.flows(self.family, kind)]
+            relays = cast("RelayingPlane", self.plane).relays if self.mode in RELAYING else None
             ways = dict.fromkeys(
-                ((flow.dst, flow.dport), (flow.reply_src, flow.reply_sport)) for flow in stale(flows, state, protocol)
+                ((flow.dst, flow.dport), (flow.reply_src, flow.reply_sport))
+                for flow in stale(flows, state, protocol, relays)
             )
             for to, answered_by in ways:
                 count = await conntrack_run.delete(self.family, kind, to, answered_by)
@@ -146,7 +147,10 @@ class FamilyProxy:
                     join_host_port(*answered_by),
                 )
         except SvcplaneError as error:
-            log.warning("stale flows were not looked for: protocol=%s: %s", kind, error)
+            problem = f"stale flows were not looked for: protocol={kind}: {error}"
+            if problem not in self._told:
+                self._told.add(problem)
+                log.warning("%s", problem)
 
     async def is_intact(self) -> bool:
         """Whether nobody changed our rules; True where that cannot be told, or a sync is due anyway."""

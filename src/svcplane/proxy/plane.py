@@ -85,6 +85,9 @@ class RelayedConnection(msgspec.Struct, frozen=True):
 class RelayingPlane(Protocol):
     """A plane whose process relays each connection: the kernel's counters do not know the endpoints."""
 
+    def relays(self, name: ServicePortName) -> frozenset[tuple[str, int]]:
+        """Where a service port's packets are translated to since the last sync; none where it has no endpoint."""
+
     async def relayed(self, state: ProxyState) -> Sequence[Relayed]: ...
 
     async def relayed_connections(self, state: ProxyState) -> Sequence[RelayedConnection]: ...

@@ -83,6 +83,14 @@ def test_a_flow_is_stale_where_no_serving_endpoint_answers(
     assert not stale([flow], replace(state, endpoints={NAME: (SILENT,)}))
 
 
+def test_flows_of_a_relay_are_stale_where_it_listens_no_more() -> None:
+    """It moves the clients of a port it has from endpoint to endpoint by itself."""
+    relay, before = ("172.30.0.11", 40001), ("172.30.0.11", 40000)
+    flows = [replace(TO_GONE, reply_src=ip, reply_sport=port) for ip, port in (relay, before, ("10.96.0.10", 53))]
+    assert stale(flows, STATE, relays=lambda _: {relay}) == flows[1:]
+    assert not stale(flows, STATE, relays=lambda _: set())
+
+
 WEB = ServicePortName("default", "web", "", Protocol.TCP)
 GONE = Flow(Protocol.TCP, "10.244.1.12", 4000, "10.96.0.11", 80, "10.244.1.99", 8080)
 

@@ -124,7 +124,6 @@ class Balance:
         self.affinity: Affinity | None = None
         self.backends: dict[Address, Backend] = {}
         self.cluster, self.local = Pool(), Pool()
-        self.kept: frozenset[Backend] = frozenset()
         self._aside: set[Backend] = set()
 
     def update(
@@ -140,14 +139,12 @@ class Balance:
         """Take over endpoints and options.  What is known of endpoints that stay is kept; of others forgotten."""
         cluster, local, weighted = tuple(cluster), tuple(local), dict(weights)
         known = {}
-        kept = tuple(kept)
         for address in dict.fromkeys((*cluster, *local, *kept)):
             backend = known[address] = self.backends.get(address) or Backend(address)
             backend.weight = weighted.get(address, 1)
         self.backends = known
         self.cluster.replace(known[address] for address in cluster)
         self.local.replace(known[address] for address in local)
-        self.kept = frozenset(known[address] for address in kept)
         here = frozenset((*self.cluster.backends, *self.local.backends))
         self._aside &= here
         self.strategy = strategy

@@ -193,6 +193,15 @@ class UserspacePlane:
             else:
                 known.live[place] = wanted  # type: ignore[assignment]
 
+    def relays(self, name: ServicePortName) -> frozenset[Address]:
+        """See RelayingPlane."""
+        known = self._known
+        found = known.fragments.get(name) if known is not None else None
+        if known is None or found is None:
+            return frozenset()
+        targets = (known.live.get(capture.place) for capture in found.captures)
+        return frozenset(n.read_target(data) for data in targets if isinstance(data, bytes))
+
     def _facts(self, known: _Known) -> dict[str, int]:
         return {"elements": len(known.live), "services": len(known.fragments)}
 

@@ -177,9 +177,10 @@ class Session:
         self._dialing = Dialing(relay.options.dial_timeouts_s)
 
     def misplaced(self) -> bool:
-        """The endpoint is not to be used any more, and another one is."""
-        pool, kept = self.relay.pool.backends, self.relay.balance.kept
-        return bool(pool) and self.backend not in pool and self.backend not in kept and not self.relay.retired
+        """The endpoint serves no more, and another one does, be it for others."""
+        known, backend = self.relay.balance.backends, self.backend
+        gone = backend is None or known.get(backend.address) is not backend
+        return bool(known) and gone and not self.relay.retired
 
     def connect(self) -> bool:
         """A socket to the next endpoint; False where there is none."""
