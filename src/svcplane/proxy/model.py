@@ -130,6 +130,7 @@ class NodeConfig:
     iptables_variant: str = ""  # nft or legacy; empty: as the host already uses
     service_cidrs: tuple[str, ...] = ()  # of this family, where known (nftables drops unallocated IPs in them)
     end_tcp_connections: EndTcp = EndTcp.NEVER  # nftables and iptables; a Service may ask for another
+    external_ips: bool = True  # whether Services' externalIPs are served
     mode_options: tuple[tuple[str, str], ...] = ()  # flags of one mode alone, such as (`ipvs-scheduler`, `wlc`), sorted
 
 

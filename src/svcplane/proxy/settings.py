@@ -34,6 +34,7 @@ class Settings:
     metrics: tuple[str, int] | None = ("127.0.0.1", 10249)
     mode_options: tuple[tuple[str, str], ...] = ()  # see NodeConfig
     end_tcp_connections: EndTcp = EndTcp.NEVER
+    external_ips: bool = True  # feature gate AllowServiceExternalIPs
     bind_hard_fail: bool = False  # a listener that cannot be opened ends the proxy
 
 
@@ -112,6 +113,7 @@ def node_configs(settings: Settings, facts: Facts) -> dict[Family, NodeConfig]:
             localhost_nodeports=settings.localhost_nodeports,
             service_cidrs=_of(family, facts.service_cidrs),
             end_tcp_connections=settings.end_tcp_connections,
+            external_ips=settings.external_ips,
             mode_options=settings.mode_options,
         )
     return found

@@ -52,6 +52,7 @@ class Tracker:
         self._family = config.family
         self._services: dict[ServicePortName, ServicePort] = {}
         self._endpoints: dict[ServicePortName, tuple[Endpoint, ...]] = {}
+        self._external_ips: dict[ServicePortName, tuple[str, ...]] = {}  # of those that have some, served or not
         self._ports_of: dict[ServiceKey, tuple[ServicePortName, ...]] = {}
         self._slices: dict[ServiceKey, dict[str, Held]] = {}  # by the slice's name
         node = NodeState(config.node_name, "", local_addresses, networks)
@@ -69,7 +70,10 @@ class Tracker:
             return frozenset()
         key = (intern(service.metadata.namespace), intern(service.metadata.name))
         before = self._ports_of.pop(key, ())
+        for name in before:
+            self._external_ips.pop(name, None)
         ports = {port.name: port for port in self._ports(new)} if new is not None and is_ours(new) else {}
+        ports = {name: self._as_allowed(port) for name, port in ports.items()}
         touched = {name for name in before if self._services.get(name) != ports.get(name)}
         touched |= {name for name, port in ports.items() if self._services.get(name) != port}
         for name in before:
@@ -118,6 +122,14 @@ class Tracker:
     def config_changed(self, config: NodeConfig) -> None:
         """What the operator chose or the cluster has; the node's name and the family stay."""
         self._state = replace(self._state, config=config)
+        for name, ips in self._external_ips.items():
+            self._services[name] = replace(self._services[name], external_ips=ips if config.external_ips else ())
+
+    def _as_allowed(self, port: ServicePort) -> ServicePort:
+        if not port.external_ips:
+            return port
+        self._external_ips[port.name] = port.external_ips
+        return port if self._state.config.external_ips else replace(port, external_ips=())
 
     def addresses_changed(self, local_addresses: tuple[str, ...], networks: tuple[str, ...] = ()) -> bool:
         """Addresses of this host's interfaces, and the networks they are in; True where they differ from before."""

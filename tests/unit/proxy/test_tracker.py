@@ -266,6 +266,23 @@ def test_addresses_and_ranges_are_those_of_the_family(
     assert (port.external_ips, port.load_balancer_ips, port.source_ranges) == (external, balancers, ranges)
 
 
+def test_external_addresses_are_served_where_the_operator_lets_them(tracker: Tracker) -> None:
+    """The feature gate AllowServiceExternalIPs, which may be switched while the proxy runs."""
+    outward = service(externalIPs=["198.51.100.1"])
+    refused = Tracker(NodeConfig("node1", Family.IPV4, external_ips=False))
+    for one in (tracker, refused):
+        assert one.service_changed(None, outward) == {NAME}
+    assert tracker.state.services[NAME].external_ips == ("198.51.100.1",)
+    assert not refused.state.services[NAME].externally_reachable
+    refused.config_changed(NodeConfig("node1", Family.IPV4))
+    assert refused.state.services == tracker.state.services
+    tracker.config_changed(NodeConfig("node1", Family.IPV4, external_ips=False))
+    assert not tracker.state.services[NAME].external_ips
+    assert tracker.service_changed(outward, None) == {NAME}
+    tracker.config_changed(NodeConfig("node1", Family.IPV4))
+    assert not tracker.state.services
+
+
 def test_a_service_that_turns_from_headless_to_one_with_an_address_has_its_endpoints(tracker: Tracker) -> None:
     headless = service(clusterIP="None")
     tracker.service_changed(None, headless)

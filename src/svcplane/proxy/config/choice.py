@@ -10,6 +10,8 @@ from svcplane.proxy.config.wire import IPVS, IPTables, KubeProxyConfiguration, N
 from svcplane.proxy.model import DetectLocal
 from svcplane.proxy.settings import PRIMARY, Settings
 
+#: The one feature gate of kube-proxy's that means something here.
+EXTERNAL_IPS_GATE = "AllowServiceExternalIPs"
 #: Taken, and without meaning here.
 MEANINGLESS = (
     "featureGates",
@@ -55,6 +57,7 @@ def settings_of(config: KubeProxyConfiguration, node_name: str) -> Settings:
         healthz=host_port(config.healthz_bind_address),
         metrics=host_port(config.metrics_bind_address),
         mode_options=_mode_options(config),
+        external_ips=config.feature_gates.get(EXTERNAL_IPS_GATE, True),
         bind_hard_fail=config.bind_address_hard_fail,
     )
 
@@ -96,6 +99,8 @@ def passed_over(config: KubeProxyConfiguration) -> list[str]:
     """Fields that were given a value of their own and mean nothing here."""
     given, usual = tree_of(config), tree_of(complete(KubeProxyConfiguration()))
     meaning = {"portRange"} if config.mode == "userspace" else set()
+    if config.feature_gates.keys() == {EXTERNAL_IPS_GATE}:
+        meaning.add("featureGates")
     return [field for field in MEANINGLESS if field not in meaning for _ in _differing(given, usual, field)]
 
 

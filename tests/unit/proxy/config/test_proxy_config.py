@@ -163,6 +163,16 @@ def test_what_has_no_meaning_is_passed_over_by_name() -> None:
     assert passed_over(config) == ["featureGates", "clientConnection.qps", "enableProfiling", "winkernel"]
 
 
+def test_external_addresses_may_be_gated() -> None:
+    assert settings_of(configuration({}), "n1").external_ips
+    gated = configuration({"feature-gates": "AllowServiceExternalIPs=false"})
+    assert not settings_of(gated, "n1").external_ips
+    assert not passed_over(gated)
+    others = configuration({"feature-gates": "AllowServiceExternalIPs=false,X=true"})
+    assert not settings_of(others, "n1").external_ips
+    assert passed_over(others) == ["featureGates"]
+
+
 def test_every_field_can_be_given_by_its_name() -> None:
     # what is read back as it was written was neither renamed nor dropped
     config = complete(KubeProxyConfiguration())
