@@ -105,7 +105,9 @@ class FamilyProxy:
         metrics.no_local.labels("internal", self.label).set(len(self._gaps.internal))
         metrics.no_local.labels("external", self.label).set(len(self._gaps.external))
         if report.operation_count:
-            log.info("synced: family=%s operations=%d full=%s", self.label, report.operation_count, report.full)
+            # a single change among thousands a second is in the history and the metrics, and here for who asks
+            level = logging.INFO if report.full else logging.DEBUG
+            log.log(level, "synced: family=%s operations=%d full=%s", self.label, report.operation_count, report.full)
 
     def _tell_of_annotations(self, names: Iterable[ServicePortName]) -> None:
         for name in names:

@@ -193,13 +193,15 @@ def draft_firewalls(draft: Draft, config: NodeConfig, stage: Stage, known: set[s
 def draft_guards(draft: Draft, config: NodeConfig, wanted: Skeleton, known: set[str], *, guarded: bool) -> None:
     """The base chains before the translation come with the first load balancer that has source ranges, and go with
     the last.  `wanted` and `known`, the chains that exist, follow."""
+    if guarded == (GUARDS[0].name in known):
+        return
     for chain, rules in Layout(config).guard_chains():
-        if guarded and chain.name not in known:
+        if guarded:
             known.add(chain.name)
             wanted.add([(chain, rules)])
             draft.structure += [o.AddChain(chain), *(o.AddRule(chain.name, rule) for rule in rules)]
             draft.note("add", f"chain {chain.name}", "a load balancer has source ranges")
-        elif not guarded and chain.name in known:
+        else:
             known.discard(chain.name)
             del wanted.chains[chain.name], wanted.rules[chain.name]
             draft.farewells += [o.FlushChain(chain.name), o.DeleteChain(chain.name)]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from svcplane.base.net import Family
@@ -107,7 +108,7 @@ async def test_a_client_keeps_its_endpoint_by_whichever_address_it_comes(
     world.restart()
     (entry,) = await world.plane.affinity(world.state)
     assert (entry.service, entry.client, entry.endpoint) == (NAME, CLIENT, str(remembered))
-    await world.plane.forget_affinity(replace(entry, service=OTHER))
+    await world.plane.forget_affinity(msgspec.structs.replace(entry, service=OTHER))
     assert await world.plane.affinity(world.state) == [entry]
     await world.plane.forget_affinity(entry)
     assert not await world.plane.affinity(world.state)
