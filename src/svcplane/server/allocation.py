@@ -209,22 +209,19 @@ class _Session:
         if not wanted:
             return
         ips = list(self._spec.get("clusterIPs", []))
-        for index, family, asked in wanted:
-            ip = await self._ask_ip(family, asked) if asked else self._next_ip(family)
-            if index < len(ips):
-                ips[index] = ip
-            else:
-                ips.append(ip)
+        ips += [""] * (wanted[-1][0] + 1 - len(ips))  # messages show a mark for each address that is yet to come
         self._spec["clusterIPs"] = ips
+        for index, family, asked in wanted:
+            ips[index] = await self._ask_ip(family, asked) if asked else self._next_ip(family)
         self._spec["clusterIP"] = ips[0]
 
-    def _fail_ip(self, detail: str, ips: list[str]) -> StatusError:
-        return invalid("Service", self._name, [f.invalid("spec.clusterIPs", ips, detail)])
+    def _fail_ip(self, detail: str) -> StatusError:
+        return invalid("Service", self._name, [f.invalid("spec.clusterIPs", self._spec["clusterIPs"], detail)])
 
     async def _ask_ip(self, family: str, asked: str) -> str:
         ip = canonical_ip(asked) or asked
         if why := await self._not_given(family, ip):
-            raise self._fail_ip(f"failed to allocate IP {asked}: {why}", self._spec.get("clusterIPs", []))
+            raise self._fail_ip(f"failed to allocate IP {asked}: {why}")
         if not self._dry_run:
             self._take_ip(ip)
         return asked
@@ -252,7 +249,7 @@ class _Session:
         if ip is None:
             raise internal_error("failed to allocate a serviceIP: range is full")
         if not self._name:
-            raise self._fail_ip(f"failed to allocate IP: {_nameless(ip)}", [""])
+            raise self._fail_ip(f"failed to allocate IP: {_nameless(ip)}")
         self._take_ip(ip)
         return ip
 

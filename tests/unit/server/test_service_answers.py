@@ -103,3 +103,33 @@ async def test_a_kind_is_text(admin: Caller) -> None:
         "the object provided is unrecognized (must be of type Service): couldn't get version/kind; json parse error: "
         "json: cannot unmarshal number into Go struct field .kind of type string",
     )
+
+
+@pytest.mark.parametrize(
+    ("spec", "shown"),
+    [
+        ({"clusterIP": "10.96.0.1", "ipFamilyPolicy": "RequireDualStack"}, '["10.96.0.1",""]'),
+        (
+            {
+                "clusterIP": "10.96.0.1",
+                "clusterIPs": ["10.96.0.1", "fd00:10:96::9"],
+                "ipFamilyPolicy": "PreferDualStack",
+            },
+            '["10.96.0.1","fd00:10:96::9"]',
+        ),
+    ],
+)
+async def test_addresses_yet_to_come_are_marked(admin: Caller, spec: dict[str, Any], shown: str) -> None:
+    _, body = await admin.call("POST", SERVICES, service(**spec))
+    assert body["message"] == (
+        f'Service "web" is invalid: spec.clusterIPs: Invalid value: {shown}: failed to allocate IP 10.96.0.1: '
+        "provided IP is already allocated"
+    )
+
+
+async def test_a_client_without_cluster_ips_makes_an_external_name(admin: Caller) -> None:
+    _, body = await admin.call("POST", SERVICES, service())
+    del body["spec"]["clusterIPs"]
+    body["spec"] |= {"type": "ExternalName", "externalName": "example.com"}
+    status, body = await admin.call("PUT", f"{SERVICES}/web", body)
+    assert (status, body["spec"].get("clusterIP"), body["spec"].get("clusterIPs")) == (200, None, None)

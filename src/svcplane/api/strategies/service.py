@@ -151,7 +151,10 @@ def normalize_cluster_ips(spec: Tree, old: Tree | None) -> None:
     if old is None:
         if ip and not ips:
             spec["clusterIPs"] = [ip]
-    elif ip != old.get("clusterIP", "") and ips == old.get("clusterIPs", []):
+    elif ip == old.get("clusterIP", ""):
+        if old.get("clusterIPs") and not ips:  # a client that knows the older field alone
+            spec["clusterIPs"] = list(old["clusterIPs"])
+    elif ips == old.get("clusterIPs", []):
         if ip:
             spec["clusterIPs"] = [ip]
         else:
