@@ -75,11 +75,14 @@ def _copied_value(value: object) -> object:
 
 
 def match_namespace(obj: Tree, route: Route) -> None:
+    """The namespace of a request is the object's; kinds without namespaces let one go that is given."""
+    if not route.resource.namespaced:
+        obj["metadata"].pop("namespace", None)
+        return
     given = obj["metadata"].get("namespace", "")
     if given and given != route.namespace:
         raise st.bad_request("the namespace of the provided object does not match the namespace sent on the request")
-    if route.resource.namespaced:
-        obj["metadata"]["namespace"] = route.namespace
+    obj["metadata"]["namespace"] = route.namespace
 
 
 def match_name(obj: Tree, route: Route) -> None:

@@ -9,11 +9,23 @@ from svcplane.api.fields import FieldError
 from svcplane.api.strategy import Strategy, Tree
 from svcplane.api.validation.names import label_value, qualified_name
 from svcplane.api.validation.values import cidr_warnings, strict_cidr
-from svcplane.base.net import family_of
+from svcplane.base.net import canonical_cidr, family_of
 
 TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 #: Resources that come in whole pieces only.
-WHOLE = frozenset({"pods", "services", "persistentvolumeclaims", "secrets", "configmaps", "resourcequotas"})
+WHOLE = frozenset(
+    [
+        "pods",
+        "services",
+        "persistentvolumeclaims",
+        "secrets",
+        "configmaps",
+        "resourcequotas",
+        "replicationcontrollers",
+        "services.nodeports",
+        "services.loadbalancers",
+    ]
+)
 NODE_INFO = (
     "machineID",
     "systemUUID",
@@ -48,6 +60,7 @@ class NodeStrategy(Strategy):
             status["allocatable"] = dict(status["capacity"])
 
     def prepare_create(self, obj: Tree) -> None:
+        _drop_config(obj)
         # the admission plug-in TaintNodesByCondition: a new node is not ready until it says so
         taints = obj.setdefault("spec", {}).setdefault("taints", [])
         taint = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
@@ -56,6 +69,11 @@ class NodeStrategy(Strategy):
 
     def prepare_update(self, obj: Tree, old: Tree) -> None:
         obj["status"] = old.get("status", {})
+        _drop_config(obj)
+
+    def prepare_status_update(self, obj: Tree, old: Tree) -> None:
+        super().prepare_status_update(obj, old)
+        _drop_config(obj)
 
     def validate_create(self, obj: Tree) -> list[FieldError]:
         return [*_taints(obj), *_resources(obj), *_pod_cidrs(obj["spec"].get("podCIDRs", []))]
@@ -69,8 +87,6 @@ class NodeStrategy(Strategy):
 
     def warnings(self, obj: Tree, old: Tree | None) -> list[str]:
         spec, found = obj.get("spec", {}), []
-        if spec.get("configSource") is not None:
-            found.append("spec.configSource: the feature is no longer available")
         if spec.get("externalID"):
             found.append("spec.externalID: this field is deprecated, and is unused in Kubernetes")
         for index, cidr in enumerate(spec.get("podCIDRs", [])):
@@ -79,6 +95,12 @@ class NodeStrategy(Strategy):
 
     def selectable_fields(self, obj: Tree) -> dict[str, str]:
         return {"spec.unschedulable": "true" if obj.get("spec", {}).get("unschedulable") else "false"}
+
+
+def _drop_config(obj: Tree) -> None:
+    """Kubelets are no longer configured by their Nodes."""
+    obj["spec"].pop("configSource", None)
+    obj.get("status", {}).pop("config", None)
 
 
 def _join_pod_cidrs(spec: Tree) -> None:
@@ -118,7 +140,8 @@ def _resources(obj: Tree) -> list[FieldError]:
             amount, path = quantity.parse(text), f"status.{field}.{name}"
             if amount < 0:
                 errors.append(f.invalid(path, text, "must be greater than or equal to 0"))
-            if name in WHOLE and amount % 1:
+            extended = "/" in name and "kubernetes.io/" not in name
+            if (name in WHOLE or extended) and amount % 1:
                 errors.append(f.invalid(path, text, "must be an integer"))
     return errors
 
@@ -127,7 +150,11 @@ def _pod_cidrs(cidrs: list[str]) -> list[FieldError]:
     path = "spec.podCIDRs"
     errors = [error for index, cidr in enumerate(cidrs) for error in strict_cidr(f"{path}[{index}]", cidr)]
     if len(cidrs) > 1:
-        if len(cidrs) > 2 or len({family_of(cidr) for cidr in cidrs}) < 2:
+        bad = next((cidr for cidr in cidrs if canonical_cidr(cidr) is None), None)
+        if bad is not None:
+            why = f"failed to parse cidr value:{f.quoted(bad)} with error:invalid CIDR address: {bad}"
+            errors.append(f.internal(path, f"invalid PodCIDRs. failed to check with dual stack with error:{why}"))
+        if bad is not None or len(cidrs) > 2 or len({family_of(cidr) for cidr in cidrs}) < 2:
             errors.append(f.invalid(path, cidrs, "may specify no more than one CIDR for each IP family"))
         errors += [f.duplicate(f"{path}[{index}]", cidr) for index, cidr in enumerate(cidrs) if cidr in cidrs[:index]]
     return errors

@@ -1,0 +1,67 @@
+"""What writes of Nodes, and of other kinds without namespaces, are answered."""
+
+from typing import Any
+
+import pytest
+
+from svcplane.testing.server import Caller
+
+NODES = "/api/v1/nodes"
+CIDRS = "/apis/networking.k8s.io/v1/servicecidrs"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+def node(**fields: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "n"}, **fields}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            node(spec={"podCIDRs": ["x", "10.0.0.0/24"]}),
+            [
+                (
+                    "spec.podCIDRs[0]",
+                    'Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)',
+                ),
+                (
+                    "spec.podCIDRs",
+                    "Internal error: invalid PodCIDRs. failed to check with dual stack with error:failed to parse cidr "
+                    'value:"x" with error:invalid CIDR address: x',
+                ),
+                (
+                    "spec.podCIDRs",
+                    'Invalid value: ["x","10.0.0.0/24"]: may specify no more than one CIDR for each IP family',
+                ),
+            ],
+        ),
+        (
+            node(status={"allocatable": {"example.com/card": "1.5", "kubernetes.io/x": "1.5"}}),
+            [("status.allocatable.example.com/card", 'Invalid value: "1500m": must be an integer')],
+        ),
+    ],
+)
+async def test_refused(admin: Caller, body: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    status, answer = await admin.call("POST", NODES, body)
+    assert status == 422
+    assert [(cause["field"], cause["message"]) for cause in answer["details"]["causes"]] == expected
+
+
+async def test_kubelets_are_not_configured_by_nodes(admin: Caller) -> None:
+    source = {"configMap": {"name": "a", "namespace": "b", "kubeletConfigKey": "c"}}
+    response = await admin.send("POST", NODES, node(spec={"configSource": source}, status={"config": {"error": "x"}}))
+    assert (response.status, response.warnings) == (201, ())
+    _, body = await admin.call("PATCH", f"{NODES}/n", {"spec": {"configSource": source}}, MERGE)
+    assert "configSource" not in body["spec"]
+    _, body = await admin.call("PATCH", f"{NODES}/n/status", {"status": {"config": {"error": "x"}}}, MERGE)
+    assert "config" not in body["status"]
+
+
+async def test_a_namespace_is_let_go(admin: Caller) -> None:
+    body = {"metadata": {"name": "c", "namespace": "default"}, "spec": {"cidrs": ["10.1.0.0/24"]}}
+    status, created = await admin.call("POST", CIDRS, body)
+    assert (status, created["metadata"].get("namespace")) == (201, None)
+    created["metadata"]["namespace"] = "default"
+    status, put = await admin.call("PUT", f"{CIDRS}/c", created)
+    assert (status, put["metadata"].get("namespace")) == (200, None)
