@@ -31,7 +31,9 @@ class EndpointsStrategy(Strategy):
         for subset in obj.get("subsets", []):
             for port in subset.get("ports", []):
                 port.setdefault("port", 0)
-                port.setdefault("protocol", "TCP")
+                port["protocol"] = port.get("protocol") or "TCP"
+                if not port.get("name"):  # no pointer, as it is in slices
+                    port.pop("name", None)
 
     def validate_create(self, obj: Tree) -> list[FieldError]:
         return self._subsets(obj.get("subsets", []))
@@ -118,7 +120,8 @@ class EndpointSliceStrategy(Strategy):
             _drop_topology(obj)
 
     def warnings(self, obj: Tree, old: Tree | None) -> list[str]:
-        found = ["spec.addressType: FQDN endpoints are deprecated"] if obj.get("addressType") == "FQDN" else []
+        fresh_fqdn = old is None and obj.get("addressType") == "FQDN"
+        found = ["spec.addressType: FQDN endpoints are deprecated"] if fresh_fqdn else []
         if obj["metadata"].get("labels", {}).get(SLICE_MANAGED_BY) in SLICE_CONTROLLERS:
             return found
         for index, endpoint in enumerate(obj.get("endpoints") or ()):
