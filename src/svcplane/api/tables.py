@@ -80,7 +80,8 @@ def human_duration(seconds: float) -> str:
 
 
 def _labels(labels: dict[str, str]) -> str:
-    return ",".join(f"{key}={value}" for key, value in sorted(labels.items())) or NONE
+    """In the order of the whole texts, not of the keys: `a-b=1` comes before `a=1`."""
+    return ",".join(sorted(f"{key}={value}" for key, value in labels.items())) or NONE
 
 
 def _service(obj: Tree, since: Since) -> list[Any]:

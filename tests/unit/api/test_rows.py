@@ -119,6 +119,11 @@ def test_addresses_of_load_balancers_are_sorted() -> None:
     assert shown(r.SERVICES, service)[3] == "3.3.3.3,9.9.9.9,b.example,1.1.1.1"
 
 
+def test_selectors_are_sorted_with_their_values() -> None:
+    selector = {"app": "web", "app.kubernetes.io/name": "web"}
+    assert shown(r.SERVICES, {"spec": {"selector": selector}})[6] == "app.kubernetes.io/name=web,app=web"
+
+
 def test_endpoints_without_a_ready_address() -> None:
     assert shown(r.ENDPOINTS, {})[1] == "<none>"
     assert shown(r.ENDPOINTS, {"subsets": [{"notReadyAddresses": [{"ip": "10.0.0.1"}]}]})[1] == ""
