@@ -70,7 +70,7 @@ class PodStrategy(Strategy):
 
     def validate_create(self, obj: Tree) -> list[FieldError]:
         spec = obj.get("spec", {})
-        return rules.spec_faults(spec) + rules.create_faults(spec)
+        return rules.annotation_faults(obj["metadata"], spec) + rules.spec_faults(spec) + rules.create_faults(spec)
 
     def prepare_update(self, obj: Tree, old: Tree) -> None:
         """What admission set is set again where an update leaves it out."""
@@ -82,7 +82,10 @@ class PodStrategy(Strategy):
         _admit_tolerations(spec)
 
     def validate_update(self, obj: Tree, old: Tree) -> list[FieldError]:
-        return rules.spec_faults(obj["spec"]) + rules.update_faults(obj["spec"], old["spec"])
+        meta, spec = obj["metadata"], obj["spec"]
+        marks = rules.annotation_faults(meta, spec)
+        changes = rules.annotation_changes(meta, old["metadata"]) + marks  # an update is looked at twice
+        return marks + rules.spec_faults(spec) + changes + rules.update_faults(spec, old["spec"])
 
     def prepare_status_update(self, obj: Tree, old: Tree) -> None:
         super().prepare_status_update(obj, old)
@@ -95,7 +98,9 @@ class PodStrategy(Strategy):
         _keep_observed_generation(status, old.get("status", {}))
 
     def validate_status_update(self, obj: Tree, old: Tree) -> list[FieldError]:
-        return rules.status_faults(obj, old)
+        meta = obj["metadata"]
+        marks = rules.annotation_changes(meta, old["metadata"]) + rules.annotation_faults(meta, obj.get("spec", {}))
+        return marks + rules.status_faults(obj, old)
 
     def warnings(self, obj: Tree, old: Tree | None) -> list[str]:
         if old is not None:

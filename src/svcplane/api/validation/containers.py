@@ -4,10 +4,11 @@ from svcplane.api import fields as f
 from svcplane.api import quantity
 from svcplane.api.fields import FieldError
 from svcplane.api.strategy import Tree
-from svcplane.api.validation import handlers
+from svcplane.api.validation import handlers, security
 from svcplane.api.validation.names import dns1123_label, dns1123_subdomain, port_name, port_number, qualified_name
 from svcplane.api.validation.ports import protocol
 
+PADDED = "must not have leading or trailing whitespace"
 POLICIES = ("Always", "Never", "OnFailure")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _ENV_TEXT = "a valid environment variable name must consist only of printable ASCII characters other than '='"
@@ -66,9 +67,8 @@ def init_containers(spec: Tree, path: str) -> list[FieldError]:
 
 def trimmed_images(spec: Tree, path: str) -> list[FieldError]:
     """An image's name has no space around it."""
-    detail = "must not have leading or trailing whitespace"
     return [
-        f.invalid(f"{path}.{kind}[{index}].image", container["image"], detail)
+        f.invalid(f"{path}.{kind}[{index}].image", container["image"], PADDED)
         for kind in ("containers", "initContainers")
         for index, container in enumerate(spec.get(kind, []))
         if container.get("image", "").strip() != container.get("image", "")
@@ -86,11 +86,13 @@ def _common(container: Tree, path: str, spec: Tree) -> list[FieldError]:
         errors.append(f.not_supported(place, policy, supported, keep_order=True) if policy else f.required(place))
     errors += _ports(container.get("ports", []), f"{path}.ports")
     errors += _env(container.get("env", []), f"{path}.env")
+    errors += _env_from(container.get("envFrom", []), f"{path}.envFrom")
     errors += _mounts(container.get("volumeMounts", []), spec, f"{path}.volumeMounts")
     pull, place = container.get("imagePullPolicy", ""), f"{path}.imagePullPolicy"
     if pull not in PULL_POLICIES:
         errors.append(f.not_supported(place, pull, PULL_POLICIES) if pull else f.required(place))
-    return errors + resources(container.get("resources", {}), f"{path}.resources")
+    errors += resources(container.get("resources", {}), f"{path}.resources")
+    return errors + security.of_container(container.get("securityContext") or {}, f"{path}.securityContext")
 
 
 def _hooks(container: Tree, path: str, spec: Tree) -> list[FieldError]:
@@ -148,12 +150,32 @@ def _env(variables: list[Tree], path: str) -> list[FieldError]:
     errors: list[FieldError] = []
     for index, variable in enumerate(variables):
         place, name = f"{path}[{index}]", variable.get("name", "")
-        if not name:
-            errors.append(f.required(f"{place}.name"))
-        elif not (name.isascii() and name.isprintable()) or "=" in name:
-            errors.append(f.invalid(f"{place}.name", name, _ENV_TEXT))
+        errors += _env_name(name, f"{place}.name") if name else [f.required(f"{place}.name")]
         if variable.get("valueFrom") is not None:
             errors += _value_from(variable, f"{place}.valueFrom")
+    return errors
+
+
+def _env_name(name: str, path: str) -> list[FieldError]:
+    fits = name.isascii() and name.isprintable() and "=" not in name
+    return [] if fits else [f.invalid(path, name, _ENV_TEXT)]
+
+
+def _env_from(sources: list[Tree], path: str) -> list[FieldError]:
+    """Upstream names the list where there is not one source."""
+    errors: list[FieldError] = []
+    for index, source in enumerate(sources):
+        place, prefix = f"{path}[{index}]", source.get("prefix", "")
+        errors += _env_name(prefix, f"{place}.prefix") if prefix else []
+        given = [kind for kind in ("configMapRef", "secretRef") if source.get(kind) is not None]
+        for kind in given:
+            where, name = f"{place}.{kind}.name", source[kind].get("name", "")
+            errors += [f.invalid(where, name, text) for text in dns1123_subdomain(name, prefix=True)] if name else []
+            errors += [] if name else [f.required(where)]
+        if not given:
+            errors.append(f.invalid(path, "", "must specify one of: `configMapRef` or `secretRef`"))
+        elif len(given) > 1:
+            errors.append(f.invalid(path, "", "may not have more than one field specified at a time"))
     return errors
 
 
@@ -216,6 +238,21 @@ def _mounts(mounts: list[Tree], spec: Tree, path: str) -> list[FieldError]:
         if target in seen:
             errors.append(f.invalid(f"{place}.mountPath", target, "must be unique"))
         seen.add(target)
+        errors += _sub_path(mount, place, path)
+    return errors
+
+
+def _sub_path(mount: Tree, place: str, path: str) -> list[FieldError]:
+    """Upstream names the list where a path is no way down."""
+    errors: list[FieldError] = []
+    for field in ("subPath", "subPathExpr"):
+        value = mount.get(field, "")
+        if field == "subPathExpr" and value and mount.get("subPath"):
+            errors.append(f.invalid(f"{place}.{field}", value, "subPathExpr and subPath are mutually exclusive"))
+        if value.startswith("/"):
+            errors.append(f.invalid(f"{path}.{field}", value, "must be a relative path"))
+        if ".." in value.split("/"):
+            errors.append(f.invalid(f"{path}.{field}", value, "must not contain '..'"))
     return errors
 
 

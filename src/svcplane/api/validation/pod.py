@@ -4,19 +4,25 @@ Fields that no part of svcplane reads are kept as they are given.
 Source: pkg/apis/core/validation (ValidatePodSpec, ValidatePodUpdate, ValidatePodStatusUpdate).
 """
 
+import re
 from typing import Any
 
 from svcplane.api import fields as f
+from svcplane.api import quantity
 from svcplane.api.fields import FieldError
 from svcplane.api.strategy import Tree
-from svcplane.api.validation import containers, meta
+from svcplane.api.validation import containers, meta, security
 from svcplane.api.validation.names import dns1123_label, dns1123_subdomain, label_value, qualified_name
 from svcplane.api.validation.values import strict_ip
 from svcplane.base.net import canonical_ip, family_of
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
+BAD_MODE = "must be a number between 0 and 0777 (octal), both inclusive"
+#: Annotations: of the mirror of a static Pod, and of what it costs to delete one.
+MIRROR, DELETION_COST = "kubernetes.io/config.mirror", "controller.kubernetes.io/pod-deletion-cost"
 DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 PREEMPTION = ("PreemptLowerPriority", "Never")
+SYSTEMS = ("linux", "windows")
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 HOST_PATHS = ("", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket")
 MAX_INT32 = (1 << 31) - 1
@@ -37,11 +43,9 @@ def spec_faults(spec: Tree) -> list[FieldError]:
     errors += _one_of("restartPolicy", spec.get("restartPolicy", ""), RESTART_POLICIES)
     errors += _one_of("dnsPolicy", spec.get("dnsPolicy", ""), DNS_POLICIES)
     errors += meta.labels(spec.get("nodeSelector", {}), "spec.nodeSelector")
+    errors += security.of_pod(spec.get("securityContext") or {}, "spec.securityContext")
     errors += _dns_config(spec)
-    for field, key in (("readinessGates", "conditionType"), ("schedulingGates", "name")):
-        for index, gate in enumerate(spec.get(field, [])):
-            path = f"spec.{field}[{index}]" + (".conditionType" if key == "conditionType" else "")
-            errors += [f.invalid(path, gate.get(key, ""), text) for text in qualified_name(gate.get(key, ""))]
+    errors += _gates(spec)
     errors += _names(spec, ("serviceAccountName", "nodeName"), dns1123_subdomain)
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and not 1 <= deadline <= MAX_INT32:
@@ -60,7 +64,53 @@ def spec_faults(spec: Tree) -> list[FieldError]:
     errors += _names(spec, ("priorityClassName", "runtimeClassName"), dns1123_subdomain)
     if spec.get("preemptionPolicy") is not None:
         errors += _one_of("preemptionPolicy", spec["preemptionPolicy"], PREEMPTION)
+    if spec.get("os") is not None:
+        system = spec["os"].get("name", "")
+        errors += [] if system else [f.required("spec.os.name", "cannot be empty")]
+        errors += [f.not_supported("spec.os", system, SYSTEMS)] if system and system not in SYSTEMS else []
     return errors + containers.trimmed_images(spec, "spec")
+
+
+def _gates(spec: Tree) -> list[FieldError]:
+    wanted = [gate.get("conditionType", "") for gate in spec.get("readinessGates", [])]
+    errors = [
+        f.invalid(f"spec.readinessGates[{index}].conditionType", name, text)
+        for index, name in enumerate(wanted)
+        for text in qualified_name(name)
+    ]
+    names: set[str] = set()
+    for index, gate in enumerate(spec.get("schedulingGates", [])):
+        path, name = f"spec.schedulingGates[{index}]", gate.get("name", "")
+        errors += [f.invalid(path, name, text) for text in qualified_name(name)]
+        errors += [f.duplicate(path, name)] if name in names else []
+        names.add(name)
+    return errors
+
+
+def annotation_faults(metadata: Tree, spec: Tree) -> list[FieldError]:
+    """What annotations that mean something must satisfy."""
+    annotations, errors = metadata.get("annotations", {}), []
+    if MIRROR in annotations and not spec.get("nodeName"):
+        detail = "must set spec.nodeName if mirror pod annotation is set"
+        errors.append(f.invalid(f"metadata.annotations[{MIRROR}]", annotations[MIRROR], detail))
+    cost = annotations.get(DELETION_COST)
+    if cost is not None and not _is_int32(cost):
+        errors.append(f.invalid(f"metadata.annotations[{DELETION_COST}]", cost, "must be a 32bit integer"))
+    return errors
+
+
+def _is_int32(text: str) -> bool:
+    """A number in its usual form, as deletion costs are."""
+    return re.fullmatch("0|-[0-9]+|[1-9][0-9]*", text) is not None and -MAX_INT32 - 1 <= int(text) <= MAX_INT32
+
+
+def annotation_changes(metadata: Tree, old: Tree) -> list[FieldError]:
+    """A mirror of a static Pod stays one, and no other becomes one."""
+    new, before = (one.get("annotations", {}).get(MIRROR) for one in (metadata, old))
+    if new == before:
+        return []
+    how = "add" if before is None else "remove or update"
+    return [f.forbidden(f"metadata.annotations[{MIRROR}]", f"may not {how} mirror pod annotation")]
 
 
 def create_faults(spec: Tree) -> list[FieldError]:
@@ -103,13 +153,17 @@ def _volumes(volumes: list[Tree]) -> list[FieldError]:
 def _volume_source(kind: str, source: Any, path: str) -> list[FieldError]:
     """Of the kinds that need to be told what they are of."""
     field = {"hostPath": "path", "secret": "secretName", "configMap": "name"}.get(kind)
+    if kind == "emptyDir" and quantity.parse((source or {}).get("sizeLimit", "0")) < 0:
+        return [f.forbidden(f"{path}.sizeLimit", "SizeLimit field must be a valid resource quantity")]
     if field is None or source is None:
         return []
     value = source.get(field, "")
-    if not value:
-        return [f.required(f"{path}.{field}")]
+    errors = [] if value else [f.required(f"{path}.{field}")]
     if kind != "hostPath":
-        return []
+        mode = source.get("defaultMode", 0)
+        return errors + ([] if 0 <= mode <= 0o777 else [f.invalid(f"{path}.defaultMode", mode, BAD_MODE)])
+    if not value:
+        return errors
     errors = [f.invalid(f"{path}.path", value, "must not contain '..'")] if ".." in value.split("/") else []
     if source.get("type") not in (None, *HOST_PATHS):
         errors.append(f.not_supported(f"{path}.type", source["type"], HOST_PATHS))
@@ -163,8 +217,7 @@ def tolerations(values: list[Tree], path: str) -> list[FieldError]:
         elif operator != "Exists":
             errors.append(f.not_supported(f"{place}.operator", operator, ("Equal", "Exists"), keep_order=True))
         elif value:
-            shown = {"Key": key, "Operator": operator, "Value": value, "Effect": effect, "TolerationSeconds": seconds}
-            errors.append(f.invalid(f"{place}.operator", shown, "value must be empty when `operator` is 'Exists'"))
+            errors.append(f.invalid(f"{place}.operator", value, "value must be empty when `operator` is 'Exists'"))
         if effect and effect not in EFFECTS:
             errors.append(f.not_supported(f"{place}.effect", effect, EFFECTS, keep_order=True))
     return errors
@@ -180,9 +233,10 @@ def update_faults(spec: Tree, old: Tree) -> list[FieldError]:
         new = spec.get(kind, [])
         if len(new) != len(old.get(kind, [])):
             return [*errors, f.forbidden(f"spec.{kind}", "pod updates may not add or remove containers")]
-        errors += [
-            f.required(f"spec.{kind}[{i}].image") for i, container in enumerate(new) if not container.get("image")
-        ]
+        for index, container in enumerate(new):
+            image, path = container.get("image", ""), f"spec.{kind}[{index}].image"
+            errors += [] if image else [f.required(path)]
+            errors += [f.invalid(path, image, containers.PADDED)] if image != image.strip() else []
     deadline, before_s = spec.get("activeDeadlineSeconds"), old.get("activeDeadlineSeconds")
     path = "spec.activeDeadlineSeconds"
     if deadline is None and before_s is not None:
@@ -194,6 +248,11 @@ def update_faults(spec: Tree, old: Tree) -> list[FieldError]:
     errors += _only_added(spec.get("tolerations", []), old.get("tolerations", []))
     errors += _only_deleted(spec.get("schedulingGates", []), old.get("schedulingGates", []))
     after, before = _frozen(spec, old), _frozen(old, old)
+    if old.get("schedulingGates") and (changed := spec.get("nodeSelector", {})) != old.get("nodeSelector", {}):
+        if not old.get("nodeSelector", {}).items() <= changed.items():
+            detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)"
+            errors.append(f.invalid("spec.nodeSelector", changed or None, detail))
+        after["nodeSelector"] = before["nodeSelector"] = {}
     lines = [f"- {key}" for key in sorted(after.keys() | before.keys()) if after.get(key) != before.get(key)]
     if lines:
         errors.append(f.forbidden("spec", f"{UPDATABLE}\n" + "\n".join(lines) + "\n"))
@@ -254,13 +313,16 @@ def status_faults(obj: Tree, old: Tree) -> list[FieldError]:
         errors.append(f.invalid("status.qosClass", status.get("qosClass", ""), "field is immutable"))
     policy = old.get("spec", {}).get("restartPolicy", "Always")
     sidecars = {c.get("name") for c in old["spec"].get("initContainers", []) if c.get("restartPolicy") == "Always"}
-    for field in ("containerStatuses", "initContainerStatuses"):
-        errors += _transitions(status.get(field, []), before.get(field, []), field, policy, sidecars)
-    errors += _ips(status.get("podIPs", []), "status.podIPs")
+    for field in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
+        rule = "Never" if field == "ephemeralContainerStatuses" else policy
+        errors += _transitions(status.get(field, []), before.get(field, []), field, rule, sidecars)
+    faults, doubles, repeated = _ips(status.get("podIPs", []), "status.podIPs")
+    errors += [*faults, *doubles, *repeated]
     hosts = status.get("hostIPs", [])
     if hosts and status.get("hostIP", "") != hosts[0].get("ip", ""):
         errors.append(f.invalid("status.hostIPs[0].ip", hosts[0].get("ip", ""), "must be equal to `hostIP`"))
-    return errors + _ips(hosts, "status.hostIPs")
+    faults, doubles, repeated = _ips(hosts, "status.hostIPs")
+    return [*errors, *faults, *repeated, *doubles]
 
 
 def _transitions(
@@ -280,13 +342,19 @@ def _transitions(
     return errors
 
 
-def _ips(values: list[Tree], path: str) -> list[FieldError]:
+def _ips(values: list[Tree], path: str) -> tuple[list[FieldError], list[FieldError], list[FieldError]]:
+    """Faults of each address, of the families of all, and of those that are there again."""
     ips = [value.get("ip", "") for value in values]
-    errors = [error for index, ip in enumerate(ips) for error in strict_ip(f"{path}[{index}]", ip)]
+    faults = [error for index, ip in enumerate(ips) for error in strict_ip(f"{path}[{index}]", ip)]
     if len(ips) < 2:
-        return errors
+        return faults, [], []
+    families: list[FieldError] = []
+    bad = next((index for index, ip in enumerate(ips) if canonical_ip(ip) is None), None)
+    if bad is not None:
+        why = f"invalid IP[{bad}]: {ips[bad]}"
+        families.append(f.internal(path, f"failed to check for dual stack with error:{why}"))
     shown = [{"IP": ip} for ip in ips]
-    one_each = len(ips) == 2 and len({family_of(ip) for ip in ips}) == 2
-    if all(canonical_ip(ip) is not None for ip in ips) and not one_each:
-        errors.append(f.invalid(path, shown, "may specify no more than one IP for each IP family"))
-    return errors + [f.duplicate(f"{path}[{index}]", shown[index]) for index, ip in enumerate(ips) if ip in ips[:index]]
+    if bad is not None or len(ips) > 2 or len({family_of(ip) for ip in ips}) < 2:
+        families.append(f.invalid(path, shown, "may specify no more than one IP for each IP family"))
+    repeated = [f.duplicate(f"{path}[{index}]", shown[index]) for index, ip in enumerate(ips) if ip in ips[:index]]
+    return faults, families, repeated

@@ -1,0 +1,214 @@
+"""What is wrong with Pods, with their updates and with what is said of their status: every cause, in order."""
+
+from typing import Any
+
+import pytest
+
+from svcplane.testing.server import Caller
+
+PODS = "/api/v1/namespaces/default/pods"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+ID = "must be between 0 and 2147483647, inclusive"
+MIRROR, COST = "kubernetes.io/config.mirror", "controller.kubernetes.io/pod-deletion-cost"
+PADDED = 'Invalid value: " i": must not have leading or trailing whitespace'
+NOT_BOTH = "may specify no more than one IP for each IP family"
+Causes = list[tuple[str, str]]
+
+
+def pod(annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+    meta = {"name": "p", "annotations": annotations or {}}
+    return {"metadata": meta, "spec": {"containers": [{"name": "c", "image": "i"}], **spec}}
+
+
+def container(**fields: Any) -> dict[str, Any]:
+    return pod(containers=[{"name": "c", "image": "i", **fields}])
+
+
+async def causes(admin: Caller, method: str, path: str, body: Any) -> Causes:
+    status, answer = await admin.call(method, path, body, MERGE if method == "PATCH" else None)
+    assert status == 422, answer
+    return [(cause["field"], cause["message"]) for cause in answer["details"]["causes"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            container(securityContext={"runAsUser": -1, "runAsGroup": 1 << 31}),
+            [
+                ("spec.containers[0].securityContext.runAsUser", f"Invalid value: -1: {ID}"),
+                ("spec.containers[0].securityContext.runAsGroup", f"Invalid value: 2147483648: {ID}"),
+            ],
+        ),
+        (
+            pod(
+                securityContext={"runAsUser": -1, "fsGroup": -2, "supplementalGroups": [-3], "fsGroupChangePolicy": "x"}
+            ),
+            [
+                ("spec.securityContext.fsGroup", f"Invalid value: -2: {ID}"),
+                ("spec.securityContext.runAsUser", f"Invalid value: -1: {ID}"),
+                ("spec.securityContext.supplementalGroups[0]", f"Invalid value: -3: {ID}"),
+                (
+                    "spec.securityContext.fsGroupChangePolicy",
+                    'Unsupported value: "x": supported values: "Always", "OnRootMismatch"',
+                ),
+            ],
+        ),
+        (
+            container(envFrom=[{"prefix": "a="}, {"configMapRef": {}, "secretRef": {"name": "a"}}]),
+            [
+                (
+                    "spec.containers[0].envFrom[0].prefix",
+                    'Invalid value: "a=": a valid environment variable name must consist only of printable ASCII '
+                    "characters other than '='",
+                ),
+                (
+                    "spec.containers[0].envFrom",
+                    'Invalid value: "": must specify one of: `configMapRef` or `secretRef`',
+                ),
+                ("spec.containers[0].envFrom[1].configMapRef.name", "Required value"),
+                (
+                    "spec.containers[0].envFrom",
+                    'Invalid value: "": may not have more than one field specified at a time',
+                ),
+            ],
+        ),
+        (
+            pod(
+                volumes=[{"name": "v", "secret": {"secretName": "s", "defaultMode": 512}}]
+                + [{"name": "w", "emptyDir": {"sizeLimit": "-1"}}],
+            ),
+            [
+                (
+                    "spec.volumes[0].secret.defaultMode",
+                    "Invalid value: 512: must be a number between 0 and 0777 (octal), both inclusive",
+                ),
+                ("spec.volumes[1].emptyDir.sizeLimit", "Forbidden: SizeLimit field must be a valid resource quantity"),
+            ],
+        ),
+        (
+            pod(
+                volumes=[{"name": "v"}],
+                containers=[
+                    {
+                        "name": "c",
+                        "image": "i",
+                        "volumeMounts": [{"name": "v", "mountPath": "/a", "subPath": "/b/..", "subPathExpr": "c"}],
+                    }
+                ],
+            ),
+            [
+                ("spec.containers[0].volumeMounts.subPath", 'Invalid value: "/b/..": must be a relative path'),
+                ("spec.containers[0].volumeMounts.subPath", "Invalid value: \"/b/..\": must not contain '..'"),
+                (
+                    "spec.containers[0].volumeMounts[0].subPathExpr",
+                    'Invalid value: "c": subPathExpr and subPath are mutually exclusive',
+                ),
+            ],
+        ),
+        (
+            pod(schedulingGates=[{"name": "a"}, {"name": "a"}], os={"name": "x"}),
+            [
+                ("spec.schedulingGates[1]", 'Duplicate value: "a"'),
+                ("spec.os", 'Unsupported value: "x": supported values: "linux", "windows"'),
+            ],
+        ),
+        (pod(os={}), [("spec.os.name", "Required value: cannot be empty")]),
+        (
+            pod(tolerations=[{"operator": "Exists", "value": "x"}]),
+            [("spec.tolerations[0].operator", "Invalid value: \"x\": value must be empty when `operator` is 'Exists'")],
+        ),
+        (
+            pod({MIRROR: "x", COST: "+1"}),
+            [
+                (
+                    f"metadata.annotations[{MIRROR}]",
+                    'Invalid value: "x": must set spec.nodeName if mirror pod annotation is set',
+                ),
+                (f"metadata.annotations[{COST}]", 'Invalid value: "+1": must be a 32bit integer'),
+            ],
+        ),
+    ],
+)
+async def test_new_pods(admin: Caller, body: dict[str, Any], expected: Causes) -> None:
+    assert await causes(admin, "POST", PODS, body) == expected
+
+
+@pytest.mark.parametrize("cost", ["0", "-0", "2147483647", "-2147483648"])
+async def test_costs_of_deletion(admin: Caller, cost: str) -> None:
+    assert (await admin.call("POST", PODS, pod({COST: cost})))[0] == 201
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"spec": {"containers": [{"name": "c", "image": " i"}]}}, [("spec.containers[0].image", PADDED)] * 2),
+        (
+            {"metadata": {"annotations": {MIRROR: None}}},
+            [(f"metadata.annotations[{MIRROR}]", "Forbidden: may not remove or update mirror pod annotation")],
+        ),
+        (
+            {"spec": {"nodeSelector": {"a": "x", "c": "d"}}},
+            [
+                (
+                    "spec.nodeSelector",
+                    'Invalid value: {"a":"x","c":"d"}: only additions to spec.nodeSelector are allowed (no mutations '
+                    "or deletions)",
+                )
+            ],
+        ),
+    ],
+)
+async def test_updates(admin: Caller, change: dict[str, Any], expected: Causes) -> None:
+    mirror = "mirror" in str(change)
+    body = pod({MIRROR: "x"}, nodeName="n") if mirror else pod(schedulingGates=[{"name": "a"}], nodeSelector={"a": "b"})
+    assert (await admin.call("POST", PODS, body))[0] == 201
+    assert await causes(admin, "PATCH", f"{PODS}/p", change) == expected
+
+
+async def test_pods_with_gates_may_be_held_to_more_nodes(admin: Caller) -> None:
+    await admin.call("POST", PODS, pod(schedulingGates=[{"name": "a"}], nodeSelector={"a": "b"}))
+    status, body = await admin.call("PATCH", f"{PODS}/p", {"spec": {"nodeSelector": {"c": "d"}}}, MERGE)
+    assert (status, body["spec"]["nodeSelector"]) == (200, {"a": "b", "c": "d"})
+
+
+def ips(*values: str) -> list[dict[str, str]]:
+    return [{"ip": value} for value in values]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (
+            {"podIPs": ips("x", "10.0.0.1")},
+            [
+                (
+                    "status.podIPs[0]",
+                    'Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)',
+                ),
+                ("status.podIPs", "Internal error: failed to check for dual stack with error:invalid IP[0]: x"),
+                ("status.podIPs", f'Invalid value: [{{"IP":"x"}},{{"IP":"10.0.0.1"}}]: {NOT_BOTH}'),
+            ],
+        ),
+        (
+            {"hostIP": "10.0.0.1", "hostIPs": ips("10.0.0.1", "10.0.0.1")},
+            [
+                ("status.hostIPs[1]", 'Duplicate value: {"IP":"10.0.0.1"}'),
+                ("status.hostIPs", f'Invalid value: [{{"IP":"10.0.0.1"}},{{"IP":"10.0.0.1"}}]: {NOT_BOTH}'),
+            ],
+        ),
+    ],
+)
+async def test_addresses(admin: Caller, status: dict[str, Any], expected: Causes) -> None:
+    await admin.call("POST", PODS, pod())
+    assert await causes(admin, "PATCH", f"{PODS}/p/status", {"status": status}) == expected
+
+
+async def test_what_ended_for_good_stays_so(admin: Caller) -> None:
+    await admin.call("POST", PODS, pod())
+    ended = {"name": "e", "state": {"terminated": {"exitCode": 1}}}
+    await admin.call("PATCH", f"{PODS}/p/status", {"status": {"ephemeralContainerStatuses": [ended]}}, MERGE)
+    again = {"ephemeralContainerStatuses": [{"name": "e", "state": {"running": {}}}]}
+    assert await causes(admin, "PATCH", f"{PODS}/p/status", {"status": again}) == [
+        ("status.ephemeralContainerStatuses[0].state", "Forbidden: may not be transitioned to non-terminated state")
+    ]
