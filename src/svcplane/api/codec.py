@@ -57,6 +57,11 @@ class _Mismatch(Exception):
         self.restored = restored or f"error decoding from json: {of_type}"
         self.owner = ""
 
+    @property
+    def alone(self) -> str:
+        """As it is told where no struct is around."""
+        return f"json: cannot unmarshal {self._found} into Go value of type {self._target}"
+
     def __str__(self) -> str:
         if self._of_type:
             return self._of_type
@@ -332,8 +337,8 @@ def _scalar(value: Any, name: str, path: str) -> Any:
             return value if isinstance(value, int) else float(value)
         case "intstr" if isinstance(value, str):
             return value
-        case "intstr" if isinstance(value, int | float) and not isinstance(value, bool | go_json.Written):
-            return _whole(value, "int", path)
+        case "intstr":
+            return _number_or_name(value, path)
         case "quantity" if isinstance(value, int | float | str) and not isinstance(value, bool):
             try:
                 return quantity.canonical(str(value).strip())
@@ -347,6 +352,15 @@ def _scalar(value: Any, name: str, path: str) -> Any:
             number = target == "string" and isinstance(value, int) and not isinstance(value, bool)
             why = "cannot convert int64 to string" if number else f"unrecognized type: {target}"
             raise _mismatch(value, path, target, why)
+
+
+def _number_or_name(value: Any, path: str) -> int:
+    """The number; a name was seen to.  The type's own decoder takes an int32 and tells of anything else."""
+    try:
+        return int(_scalar(value, "int", path))
+    except _Mismatch as mismatch:
+        mismatch.restored = f"error decoding from json: {mismatch.alone}"
+        raise
 
 
 _GO_TYPES = {"int": "int32", "long": "int64", "quantity": "Quantity"}

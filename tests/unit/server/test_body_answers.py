@@ -50,6 +50,10 @@ async def test_numbers_of_patches(admin: Caller) -> None:
         (b'{"metadata":{"labels":{"a":1}}}', "cannot convert int64 to string"),
         (b'{"metadata":{"labels":{"a":1.5}}}', "unrecognized type: string"),
         (b'{"spec":{"healthCheckNodePort":1.5}}', "cannot convert float64 to int32"),
+        (
+            b'{"spec":{"ports":[{"port":80,"targetPort":true}]}}',
+            "error decoding from json: json: cannot unmarshal bool into Go value of type int32",
+        ),
     ],
 )
 async def test_what_strategic_patches_cannot_convert(admin: Caller, change: bytes, why: str) -> None:
@@ -58,6 +62,15 @@ async def test_what_strategic_patches_cannot_convert(admin: Caller, change: byte
     status, answer = await admin.call("PATCH", f"{SERVICES}/web", change, media_type)
     assert status == 422
     assert answer["message"].endswith(why)
+
+
+@pytest.mark.parametrize(("value", "found"), [(b"80.5", "number 80.5"), (b"8e1", "number 8e1"), (b"{}", "object")])
+async def test_what_is_neither_a_number_nor_a_name(admin: Caller, value: bytes, found: str) -> None:
+    given = b'{"metadata":{"name":"web"},"spec":{"ports":[{"port":80,"targetPort":%s}]}}' % value
+    _, answer = await admin.call("POST", SERVICES, given)
+    assert answer["message"].endswith(
+        f"json: cannot unmarshal {found} into Go struct field ServicePort.spec.ports.targetPort of type int32"
+    )
 
 
 async def test_quantities_keep_the_form_they_are_written_in(admin: Caller) -> None:
