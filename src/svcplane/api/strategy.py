@@ -41,6 +41,8 @@ class Strategy:
     metadata_again = False
     #: Finalizers without a domain must be Kubernetes' own.
     checks_finalizers = True
+    #: A name is made of `generateName` by a suffix; otherwise it is the name as it is.
+    adds_suffix = True
 
     def __init__(self, resource: Resource) -> None:
         self.resource = resource

@@ -134,8 +134,7 @@ class Writer:
         # what is allocated or generated needs the original for another try
         for attempt in attempts(obj, anew=generated or resource is SERVICES):
             if generated:
-                suffix = "".join(self._random.choice(SUFFIX_ALPHABET) for _ in range(5))
-                attempt["metadata"]["name"] = meta["generateName"][:58] + suffix
+                attempt["metadata"]["name"] = self._generated(meta["generateName"], strategy)
             key = resource.key(route.namespace, attempt["metadata"].get("name", ""))
             allocated = await self._allocate(attempt, None, resource, dry_run=options.dry_run)
             try:
@@ -158,12 +157,17 @@ class Writer:
             except PreconditionFailed as failed:
                 if any(condition.key == failed.key for condition in home):
                     home = await self.check_namespace(route, attempt["metadata"]["name"])
-                if failed.key == key and not generated:
+                if failed.key == key and not (generated and strategy.adds_suffix):
                     name = attempt["metadata"]["name"]
                     raise st.already_exists(resource.plural, name, resource.group) from failed
             finally:
                 allocated.release()
         raise st.internal_error(f"no free number or name was found for {resource.kind} in {TRIES} tries")
+
+    def _generated(self, base: str, strategy: Strategy) -> str:
+        if not strategy.adds_suffix:
+            return base
+        return base[:58] + "".join(self._random.choice(SUFFIX_ALPHABET) for _ in range(5))
 
     def _record(self, new: Tree, old: Tree | None, manager: Manager, resource: Resource) -> None:
         """Note who set what.  Before the strategy and the allocation fill in theirs: nobody owns those fields.

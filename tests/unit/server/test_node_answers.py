@@ -8,6 +8,8 @@ from svcplane.testing.server import Caller
 
 NODES = "/api/v1/nodes"
 CIDRS = "/apis/networking.k8s.io/v1/servicecidrs"
+ADDRESSES = "/apis/networking.k8s.io/v1/ipaddresses"
+PARENT = {"resource": "services", "namespace": "default", "name": "x"}
 MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
@@ -65,3 +67,33 @@ async def test_a_namespace_is_let_go(admin: Caller) -> None:
     created["metadata"]["namespace"] = "default"
     status, put = await admin.call("PUT", f"{CIDRS}/c", created)
     assert (status, put["metadata"].get("namespace")) == (200, None)
+
+
+async def test_names_of_addresses_are_not_made(admin: Caller) -> None:
+    body = {"metadata": {"generateName": "10.96.7.7"}, "spec": {"parentRef": PARENT}}
+    status, made = await admin.call("POST", ADDRESSES, body)
+    assert (status, made["metadata"]["name"]) == (201, "10.96.7.7")
+    assert (await admin.call("POST", ADDRESSES, body))[0] == 409
+    _, answer = await admin.call("POST", ADDRESSES, {**body, "metadata": {"generateName": "10.96."}})
+    assert answer["details"]["name"] == "10.96."
+
+
+async def test_a_changed_address_is_looked_at_as_a_new_one(admin: Caller) -> None:
+    await admin.call("POST", ADDRESSES, {"metadata": {"name": "10.96.7.7"}, "spec": {"parentRef": PARENT}})
+    change = {"spec": {"parentRef": None}, "metadata": {"labels": {"a": "b c"}}}
+    _, answer = await admin.call("PATCH", f"{ADDRESSES}/10.96.7.7", change, MERGE)
+    found = [(cause["field"], cause["message"].partition(":")[0]) for cause in answer["details"]["causes"]]
+    assert found == [("metadata.labels", "Invalid value")] * 3 + [
+        ("spec.parentRef", "Required value"),
+        ("spec.parentRef", "Invalid value"),
+    ]
+
+
+async def test_ranges_take_a_status_and_a_status_takes_no_metadata(admin: Caller) -> None:
+    condition = {"type": "Ready", "status": "False", "reason": "r", "message": "m", "lastTransitionTime": None}
+    body = {"metadata": {"name": "c"}, "spec": {"cidrs": ["10.1.0.0/24"]}, "status": {"conditions": [condition]}}
+    _, made = await admin.call("POST", CIDRS, body)
+    assert made["status"] == {"conditions": [condition]}
+    change = {"metadata": {"labels": {"a": "b"}}, "status": {"conditions": None}}
+    _, changed = await admin.call("PATCH", f"{CIDRS}/c/status", change, MERGE)
+    assert ("labels" in changed["metadata"], changed["status"]) == (False, {})

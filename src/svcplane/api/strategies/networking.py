@@ -12,7 +12,8 @@ IMMUTABLE = "field is immutable"
 
 
 class IPAddressStrategy(Strategy):
-    selectable = ()
+    metadata_again = True
+    adds_suffix = False
 
     def validate_name(self, name: str, *, prefix: bool = False) -> list[str]:
         return [error.detail for error in valid_ip("", name)]
@@ -31,12 +32,12 @@ class IPAddressStrategy(Strategy):
         return errors
 
     def validate_update(self, obj: Tree, old: Tree) -> list[FieldError]:
-        parent = obj.get("spec", {}).get("parentRef")
+        parent, errors = obj.get("spec", {}).get("parentRef"), self.validate_create(obj)
         if parent == old.get("spec", {}).get("parentRef"):
-            return []
+            return errors
         fields = ("group", "resource", "namespace", "name")
         shown = None if parent is None else {key.capitalize(): parent.get(key, "") for key in fields}
-        return [f.invalid("spec.parentRef", shown, IMMUTABLE)]
+        return [*errors, f.invalid("spec.parentRef", shown, IMMUTABLE)]
 
 
 class ServiceCIDRStrategy(Strategy):
@@ -44,11 +45,15 @@ class ServiceCIDRStrategy(Strategy):
         obj.setdefault("spec", {})
         default_conditions(obj.setdefault("status", {}))
 
-    def prepare_create(self, obj: Tree) -> None:
-        obj["status"] = {}
+    # writes of the object set its status too, as upstream's strategy leaves it alone
 
-    def prepare_update(self, obj: Tree, old: Tree) -> None:
-        obj["status"] = old.get("status", {})
+    def prepare_status_update(self, obj: Tree, old: Tree) -> None:
+        super().prepare_status_update(obj, old)
+        meta, before = obj["metadata"], old["metadata"]
+        for field in ("labels", "annotations", "finalizers", "ownerReferences"):
+            meta.pop(field, None)
+            if field in before:
+                meta[field] = before[field]
 
     def validate_create(self, obj: Tree) -> list[FieldError]:
         cidrs, path = obj.get("spec", {}).get("cidrs", []), "spec.cidrs"
