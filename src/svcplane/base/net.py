@@ -68,7 +68,7 @@ def _canonical_ip(text: str) -> str | None:
 def canonical_cidr(text: str) -> str | None:
     """The canonical network of a CIDR (host bits cleared), or None if it is not one."""
     address, slash, length = text.strip().partition("/")
-    if not slash or not length.isdigit():
+    if not slash or not (length.isascii() and length.isdigit()) or "%" in address:
         return None
     try:
         return str(ipaddress.ip_network(f"{_without_leading_zeros(address)}/{int(length)}", strict=False))

@@ -50,6 +50,14 @@ async def test_refused(admin: Caller, body: dict[str, Any], expected: list[tuple
     assert [(cause["field"], cause["message"]) for cause in answer["details"]["causes"]] == expected
 
 
+async def test_causes_of_updates_are_in_order(admin: Caller) -> None:
+    await admin.call("POST", NODES, node(spec={"providerID": "a"}))
+    change = {"spec": {"providerID": "b", "externalID": "c", "taints": [{"key": "t", "effect": ""}]}}
+    _, answer = await admin.call("PATCH", f"{NODES}/n", change, MERGE)
+    found = [cause["field"] for cause in answer["details"]["causes"]]
+    assert found == ["metadata.taints[0].effect", "spec.providerID", "metadata.taints[0].effect", "spec.externalID"]
+
+
 async def test_kubelets_are_not_configured_by_nodes(admin: Caller) -> None:
     source = {"configMap": {"name": "a", "namespace": "b", "kubeletConfigKey": "c"}}
     response = await admin.send("POST", NODES, node(spec={"configSource": source}, status={"config": {"error": "x"}}))

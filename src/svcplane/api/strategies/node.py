@@ -83,7 +83,11 @@ class NodeStrategy(Strategy):
         return self.validate_create(obj) + self.validate_status_update(obj, old)
 
     def validate_status_update(self, obj: Tree, old: Tree) -> list[FieldError]:
-        return [*_resources(obj), *_addresses(obj), *_fixed(obj.get("spec", {}), old.get("spec", {})), *_taints(obj)]
+        spec, before = obj.get("spec", {}), old.get("spec", {})
+        errors = [*_resources(obj), *_addresses(obj), *_fixed(spec, before), *_taints(obj)]
+        if spec.get("externalID", "") != before.get("externalID", ""):
+            errors.append(f.forbidden("spec.externalID", "may not be updated"))
+        return errors
 
     def warnings(self, obj: Tree, old: Tree | None) -> list[str]:
         spec, found = obj.get("spec", {}), []
@@ -182,6 +186,4 @@ def _fixed(spec: Tree, before: Tree) -> list[FieldError]:
     if before.get("providerID") and spec.get("providerID", "") != before["providerID"]:
         detail = 'node updates may not change providerID except from "" to valid'
         errors.append(f.forbidden("spec.providerID", detail))
-    if spec.get("externalID", "") != before.get("externalID", ""):
-        errors.append(f.forbidden("spec.externalID", "may not be updated"))
     return errors
