@@ -60,7 +60,7 @@ def _masked(name: str, prefix: bool) -> str:
 
 def dns1123_label(name: str, *, prefix: bool = False) -> list[str]:
     name = _masked(name, prefix)
-    problems = [too_long_text(63)] if len(name) > 63 else []
+    problems = [too_long_text(63)] if len(name.encode()) > 63 else []
     if not _LABEL_RE.fullmatch(name):
         if _SUBDOMAIN_RE.fullmatch(name):
             problems.append("must not contain dots")
@@ -71,7 +71,7 @@ def dns1123_label(name: str, *, prefix: bool = False) -> list[str]:
 
 def dns1123_subdomain(name: str, *, prefix: bool = False) -> list[str]:
     name = _masked(name, prefix)
-    problems = [too_long_text(253)] if len(name) > 253 else []
+    problems = [too_long_text(253)] if len(name.encode()) > 253 else []
     if not _SUBDOMAIN_RE.fullmatch(name):
         problems.append(_SUBDOMAIN_TEXT)
     return problems
@@ -79,7 +79,7 @@ def dns1123_subdomain(name: str, *, prefix: bool = False) -> list[str]:
 
 def dns1035_label(name: str, *, prefix: bool = False) -> list[str]:
     name = _masked(name, prefix)
-    problems = [too_long_text(63)] if len(name) > 63 else []
+    problems = [too_long_text(63)] if len(name.encode()) > 63 else []
     if not _LABEL_1035_RE.fullmatch(name):
         problems.append(_LABEL_1035_TEXT)
     return problems
@@ -122,7 +122,7 @@ def _qualified_problems(value: str) -> list[str]:
     name = parts[-1]
     if not name:
         problems.append("name part must be non-empty")
-    elif len(name) > 63:
+    elif len(name.encode()) > 63:
         problems.append("name part must be no more than 63 bytes")
     if not _QUALIFIED_RE.fullmatch(name):
         problems.append("name part " + _regex_text(_CAP, _QUALIFIED, "MyName", "my.name", "123-abc"))
@@ -151,7 +151,7 @@ def port_number(port: int) -> list[str]:
 def port_name(name: str) -> list[str]:
     """IANA service name, as named target ports."""
     problems: list[str] = []
-    if len(name) > 15:
+    if len(name.encode()) > 15:
         problems.append(too_long_text(15))
     if not re.fullmatch(r"[-a-z0-9]+", name):
         problems.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
