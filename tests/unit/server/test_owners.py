@@ -46,3 +46,12 @@ async def test_clients_are_warned(admin: Caller) -> None:
         **kept,
         "metadata": {**kept["metadata"], "ownerReferences": [owner("1")]},
     }
+
+
+async def test_versions_of_owners(admin: Caller) -> None:
+    for given in ("a/b/c", "b/"):
+        meta = {"name": "a", "ownerReferences": [owner("1", apiVersion=given)]}
+        _, answer = await admin.call("POST", SERVICES, {"metadata": meta, "spec": {"ports": [{"port": 1}]}})
+        assert [(one["field"], one["message"]) for one in answer["details"]["causes"]] == [
+            ("metadata.ownerReferences.apiVersion", f'Invalid value: "{given}": version must not be empty')
+        ]

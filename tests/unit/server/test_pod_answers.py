@@ -142,7 +142,10 @@ async def test_costs_of_deletion(admin: Caller, cost: str) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"spec": {"containers": [{"name": "c", "image": " i"}]}}, [("spec.containers[0].image", PADDED)] * 2),
+        (
+            {"spec": {"containers": [{"name": "c", "image": " i", "imagePullPolicy": "Always"}]}},
+            [("spec.containers[0].image", PADDED)] * 2,
+        ),
         (
             {"metadata": {"annotations": {MIRROR: None}}},
             [(f"metadata.annotations[{MIRROR}]", "Forbidden: may not remove or update mirror pod annotation")],

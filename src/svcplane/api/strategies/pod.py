@@ -10,6 +10,7 @@ from typing import Any
 from svcplane.api import quantity
 from svcplane.api.fields import FieldError
 from svcplane.api.status import StatusError, forbidden
+from svcplane.api.strategies import images
 from svcplane.api.strategy import Strategy, Tree
 from svcplane.api.validation import pod as rules
 from svcplane.api.validation.names import dns1123_label
@@ -239,9 +240,7 @@ def _default_container(container: Tree, *, host_network: bool) -> None:
     container.setdefault("terminationMessagePath", "/dev/termination-log")
     container.setdefault("terminationMessagePolicy", "File")
     if "imagePullPolicy" not in container:
-        image = str(container.get("image", "")).partition("@")[0]
-        tag = image.rpartition("/")[2].partition(":")[2]
-        latest = (not tag and "@" not in str(container.get("image", ""))) or tag == "latest"
+        latest = images.tag(container.get("image", "")) == "latest"
         container["imagePullPolicy"] = "Always" if latest else "IfNotPresent"
     for port in container.get("ports", []):
         port.setdefault("containerPort", 0)

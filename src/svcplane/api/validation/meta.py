@@ -35,18 +35,27 @@ def annotations(value: dict[str, str], path: str) -> list[FieldError]:
 _OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
 
 
+def _group_version(text: str) -> tuple[str, str]:
+    """Group and version of an apiVersion; nothing of one with several slashes."""
+    group, slash, version = text.partition("/")
+    if "/" in version:
+        return "", ""
+    return (group, version) if slash else ("", text)
+
+
 def _owner_references(owners: list[dict[str, Any]], path: str) -> list[FieldError]:
     """Upstream names the list, not the place in it."""
     errors: list[FieldError] = []
     shown = [{key: owner[key] for key in _OWNER_FIELDS if key in owner} for owner in owners]
     first = ""
     for owner, whole in zip(owners, shown, strict=True):
-        if not owner.get("apiVersion"):
-            errors.append(f.invalid(f"{path}.apiVersion", "", "version must not be empty"))
+        group, version = _group_version(owner.get("apiVersion", ""))
+        if not version:
+            errors.append(f.invalid(f"{path}.apiVersion", owner.get("apiVersion", ""), "version must not be empty"))
         for key in ("kind", "name", "uid"):
             if not owner.get(key):
                 errors.append(f.invalid(f"{path}.{key}", "", f"{key} must not be empty"))
-        if (owner.get("apiVersion"), owner.get("kind")) == ("v1", "Event"):
+        if (group, version, owner.get("kind")) == ("", "v1", "Event"):
             errors.append(f.invalid(path, whole, "/v1, Kind=Event is disallowed from being an owner"))
         if owner.get("controller"):
             name = f"{owner.get('kind', '')}/{owner.get('name', '')}"
