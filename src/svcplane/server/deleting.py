@@ -70,8 +70,8 @@ class Deleter:
             if resource is not NAMESPACES:
                 meta["deletionGracePeriodSeconds"] = grace or 0
             if not meta.get("deletionTimestamp") or grace:
-                if strategy.has_generation and not meta.get("deletionTimestamp"):
-                    meta["generation"] = meta.get("generation", 0) + 1
+                if meta.get("generation", 0) > 0 and not meta.get("deletionTimestamp"):
+                    meta["generation"] += 1
                 meta["deletionTimestamp"] = rfc3339(self._clock.wall() + (grace or 0))
             if resource is NAMESPACES:
                 obj.setdefault("status", {})["phase"] = "Terminating"

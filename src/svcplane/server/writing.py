@@ -119,7 +119,7 @@ class Writer:
         if resource.namespaced:
             meta["namespace"] = route.namespace
         generated = bool(meta.get("generateName")) and not meta.get("name")
-        for key in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
+        for key in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"):
             meta.pop(key, None)
         meta["uid"], meta["creationTimestamp"] = new_uid(), self.now()
         if strategy.has_generation:

@@ -133,3 +133,12 @@ async def test_a_client_without_cluster_ips_makes_an_external_name(admin: Caller
     body["spec"] |= {"type": "ExternalName", "externalName": "example.com"}
     status, body = await admin.call("PUT", f"{SERVICES}/web", body)
     assert (status, body["spec"].get("clusterIP"), body["spec"].get("clusterIPs")) == (200, None, None)
+
+
+async def test_generations_given_stay(admin: Caller) -> None:
+    """Services count no generations themselves."""
+    body = {"metadata": {"name": "g", "generation": 5, "finalizers": ["a/b"]}, "spec": {"ports": [{"port": 1}]}}
+    status, made = await admin.call("POST", SERVICES, body)
+    assert (status, made["metadata"]["generation"]) == (201, 5)
+    await admin.call("DELETE", f"{SERVICES}/g")
+    assert (await admin.call("GET", f"{SERVICES}/g"))[1]["metadata"]["generation"] == 6
