@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from svcplane.api import fields, go_json, protobuf, quantity
+from svcplane.api import fields, go_json, go_syntax, protobuf, quantity
 from svcplane.api.resources import BY_KIND, Resource
 from svcplane.api.schema import Field, Type, fields_of
 from svcplane.api.status import StatusError, bad_request, invalid
@@ -32,6 +32,8 @@ _encoder = msgspec.json.Encoder(enc_hook=_as_written)
 _decoder = msgspec.json.Decoder(float_hook=go_json.Written)
 _HEAD = b'{"metadata":{'
 YAML = "application/yaml"
+#: What upstream reads a kind into, as Go prints it.
+_KIND_STRUCT = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
 #: Before the lines that say what YAML gives again.
 YAML_ERRORS = "yaml: unmarshal errors:\n"
 
@@ -77,15 +79,12 @@ def parse_body(body: bytes, content_type: str, *, written: bool = True) -> tuple
     if content_type == protobuf.MEDIA_TYPE:
         return protobuf.decode(body), []
     if content_type in (YAML, "application/apply-patch+yaml"):
-        try:
-            value, repeated = parse_yaml(body)
-        except ValueError as error:
-            raise ValueError(f"error converting YAML to JSON: {error}") from error
+        value, repeated = parse_yaml(body)
         return value, [YAML_ERRORS + "\n".join(f"  {line}" for line in repeated)] if repeated else []
     try:
         value = _decoder.decode(body) if written else msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(go_syntax.json_fault(body) or str(error)) from error
     return value, _duplicates(body, value)
 
 
@@ -157,21 +156,22 @@ def _in_order(value: Any, unknown: set[str], path: str = "") -> Iterator[str]:
 
 def decode(body: bytes, content_type: str, resource: Resource) -> Decoded:
     """A request body as an object of `resource`.  Raises StatusError 400 as upstream words it."""
+    in_json = content_type not in (YAML, protobuf.MEDIA_TYPE)
+    unfit_for = "couldn't get version/kind; json parse error: "
     try:
+        why = unfit_for if in_json else ""
         value, duplicates = parse_body(body, content_type)
-        in_json = content_type not in (YAML, protobuf.MEDIA_TYPE)
         value = {} if value is None else _merged(_pairs(body)) if duplicates and in_json else value
+        why = unfit_for
         if not isinstance(value, dict):
-            raise ValueError("cannot unmarshal into Go value of type struct")
+            raise ValueError(f"json: cannot unmarshal {go_json.type_name(value)} into Go value of type {_KIND_STRUCT}")
         for key in ("apiVersion", "kind"):
             if not isinstance(value.get(key) or "", str):
                 kind = go_json.type_name(value[key])
                 raise ValueError(f"json: cannot unmarshal {kind} into Go struct field .{key} of type string")
     except ValueError as error:
-        raise bad_request(
-            f"the object provided is unrecognized (must be of type {resource.kind}): "
-            f"couldn't get version/kind; json parse error: {error}"
-        ) from error
+        what = f"the object provided is unrecognized (must be of type {resource.kind}): {why}{error}"
+        raise bad_request(f"{what} ({go_syntax.summary(body)})") from error
     check_kind(value, resource)
     decoded = convert(value, resource)
     if in_json and (duplicates or decoded.problems):

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from svcplane.api import fields, go_json
+from svcplane.api import fields, go_json, go_syntax
 
 #: Reading a megabyte takes a second in which nobody else is served.  JSON has no such limit.
 MAX_BYTES = 512 << 10
@@ -69,7 +69,7 @@ def parse_strictly(body: bytes) -> tuple[Any, list[str]]:
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(go_syntax.yaml_fault(error, body)) from error
     return _Plain().of(loaded, 0), list(_repeated(node, set()))
 
 

@@ -49,8 +49,8 @@ class Patcher:
             media = YAML if kind == "apply" else "application/json"
             patch, duplicates = codec.parse_body(request.body, media, written=kind != "strategic")
         except ValueError as error:
-            what = "" if kind == "strategic" else f"error decoding {'YAML' if kind == 'apply' else 'patch'}: "
-            raise st.bad_request(f"{what}{error}") from error
+            what = {"strategic": "", "apply": "error decoding YAML: error converting YAML to JSON: "}
+            raise st.bad_request(what.get(kind, "error decoding patch: ") + str(error)) from error
         resource = route.resource
         for _ in range(TRIES):
             item = await self._store.get(resource.key(route.namespace, route.name))

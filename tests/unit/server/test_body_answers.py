@@ -159,3 +159,19 @@ async def test_json_in_an_apply_is_read_as_yaml(admin: Caller) -> None:
     )
     response = await admin.send("PATCH", f"{SERVICES}/web?fieldManager=m", given, media_type)
     assert list(response.warnings) == ['line 1: key "name" already set in map']
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)"),
+        (
+            b"[]",
+            "couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct "
+            '{ APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" } (5b5d)',
+        ),
+    ],
+)
+async def test_bodies_that_are_no_objects(admin: Caller, body: bytes, why: str) -> None:
+    _, answer = await admin.call("POST", SERVICES, body)
+    assert answer["message"] == f"the object provided is unrecognized (must be of type Service): {why}"

@@ -101,7 +101,7 @@ async def test_a_kind_is_text(admin: Caller) -> None:
     assert (status, body["message"]) == (
         400,
         "the object provided is unrecognized (must be of type Service): couldn't get version/kind; json parse error: "
-        "json: cannot unmarshal number into Go struct field .kind of type string",
+        'json: cannot unmarshal number into Go struct field .kind of type string ({"kind": 5})',
     )
 
 
