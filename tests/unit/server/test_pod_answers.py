@@ -12,6 +12,17 @@ ID = "must be between 0 and 2147483647, inclusive"
 MIRROR, COST = "kubernetes.io/config.mirror", "controller.kubernetes.io/pod-deletion-cost"
 PADDED = 'Invalid value: " i": must not have leading or trailing whitespace'
 NOT_BOTH = "may specify no more than one IP for each IP family"
+SEARCH = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must "
+    "start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    "'_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')"
+)
+NAME = (
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character "
+    "(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+)
+LISTED = "[" + ",".join(f'"a{n}"' for n in range(33)) + "]"
 Causes = list[tuple[str, str]]
 
 
@@ -22,6 +33,10 @@ def pod(annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any
 
 def container(**fields: Any) -> dict[str, Any]:
     return pod(containers=[{"name": "c", "image": "i", **fields}])
+
+
+def env(*sources: dict[str, Any]) -> dict[str, Any]:
+    return container(env=[{"name": f"V{index}", "valueFrom": source} for index, source in enumerate(sources)])
 
 
 async def causes(admin: Caller, method: str, path: str, body: Any) -> Causes:
@@ -51,6 +66,63 @@ async def causes(admin: Caller, method: str, path: str, body: Any) -> Causes:
                 (
                     "spec.securityContext.fsGroupChangePolicy",
                     'Unsupported value: "x": supported values: "Always", "OnRootMismatch"',
+                ),
+            ],
+        ),
+        (
+            pod(dnsConfig={"searches": [".", "_a.b_c.d.", "A", "b."], "options": [{"name": "x"}, {"value": "1"}]}),
+            [
+                ("spec.dnsConfig.searches[2]", f'Invalid value: "A": {SEARCH}'),
+                ("spec.dnsConfig.options[1]", "Required value: must not be empty"),
+            ],
+        ),
+        (
+            pod(dnsConfig={"searches": [f"a{n}" for n in range(33)]}),
+            [("spec.dnsConfig.searches", f"Invalid value: {LISTED}: must not have more than 32 search paths")],
+        ),
+        (
+            env(
+                {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "2"}},
+                {"resourceFieldRef": {"resource": "requests.memory", "divisor": "1Ki"}},
+                {"resourceFieldRef": {"resource": "requests.hugepages-2Mi", "divisor": "2Mi"}},
+                {"resourceFieldRef": {"resource": "limits.gpu", "divisor": "2"}},
+                {"resourceFieldRef": {}},
+            ),
+            [
+                (
+                    "spec.containers[0].env[0].valueFrom.resourceFieldRef.divisor",
+                    'Invalid value: "limits.cpu": only divisor\'s values 1m and 1 are supported with the cpu resource',
+                ),
+                (
+                    "spec.containers[0].env[2].valueFrom.resourceFieldRef.divisor",
+                    'Invalid value: "requests.hugepages-2Mi": only divisor\'s values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, '
+                    "1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the hugepages resource",
+                ),
+                (
+                    "spec.containers[0].env[3].valueFrom.resourceFieldRef.resource",
+                    'Unsupported value: "limits.gpu": supported values: "limits.cpu", "limits.ephemeral-storage", '
+                    '"limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"',
+                ),
+                ("spec.containers[0].env[4].valueFrom.resourceFieldRef.resource", "Required value"),
+            ],
+        ),
+        (
+            env(
+                {"fieldRef": {"fieldPath": "spec.host"}},
+                {"fieldRef": {"fieldPath": "spec.x['a']"}},
+                {"fieldRef": {"fieldPath": "metadata.annotations['-A']"}},
+                {"fieldRef": {"fieldPath": "metadata.name", "apiVersion": "v2"}},
+            ),
+            [
+                (
+                    "spec.containers[0].env[1].valueFrom.fieldRef.fieldPath",
+                    "Invalid value: \"spec.x['a']\": error converting fieldPath: field label does not support "
+                    "subscript: spec.x['a']",
+                ),
+                ("spec.containers[0].env[2].valueFrom.fieldRef", f'Invalid value: "-A": name part {NAME}'),
+                (
+                    "spec.containers[0].env[3].valueFrom.fieldRef.fieldPath",
+                    'Invalid value: "metadata.name": error converting fieldPath: unsupported pod version: v2',
                 ),
             ],
         ),

@@ -23,6 +23,11 @@ _ENV_FIELDS = (
     "status.podIP",
     "status.podIPs",
 )
+_ENV_RESOURCES = tuple(
+    f"{set_}.{name}" for set_ in ("limits", "requests") for name in ("cpu", "ephemeral-storage", "memory")
+)
+_SIZES = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
+_UNCONVERTED = "error converting fieldPath"
 _ENV_SOURCES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef")
 _STANDARD = frozenset({"cpu", "memory", "ephemeral-storage"})
 _SIDECAR_ONLY = ("lifecycle", *handlers.PROBES)
@@ -185,6 +190,8 @@ def _value_from(variable: Tree, path: str) -> list[FieldError]:
     errors: list[FieldError] = []
     if source.get("fieldRef") is not None:
         errors += _field_ref(source["fieldRef"], f"{path}.fieldRef")
+    if source.get("resourceFieldRef") is not None:
+        errors += _resource_ref(source["resourceFieldRef"], f"{path}.resourceFieldRef")
     for kind in ("configMapKeyRef", "secretKeyRef"):
         if source.get(kind) is not None:
             errors += _key_ref(source[kind], f"{path}.{kind}")
@@ -205,19 +212,41 @@ def _field_ref(reference: Tree, path: str) -> list[FieldError]:
     for field in ("apiVersion", "fieldPath"):
         if not reference.get(field):
             return [f.required(f"{path}.{field}")]
-    field = reference["fieldPath"]
-    head, bracket, subscript = field.partition("['")
-    if bracket and subscript.endswith("']"):
+    field, place = reference["fieldPath"], f"{path}.fieldPath"
+    if reference["apiVersion"] != "v1":
+        return [f.invalid(place, field, f"{_UNCONVERTED}: unsupported pod version: {reference['apiVersion']}")]
+    head, bracket, subscript = field.removesuffix("']").partition("['")
+    if head and bracket and field.endswith("']"):
         if head not in ("metadata.annotations", "metadata.labels"):
-            return [f.invalid(path, head, "does not support subscript")]
-        key = subscript[:-2].lower() if head == "metadata.annotations" else subscript[:-2]
-        return [f.invalid(path, key, text) for text in qualified_name(key)]
-    if field in _ENV_FIELDS:
+            return [f.invalid(place, field, f"{_UNCONVERTED}: field label does not support subscript: {field}")]
+        key = subscript.lower() if head == "metadata.annotations" else subscript
+        return [f.invalid(path, subscript, text) for text in qualified_name(key)]
+    if field in _ENV_FIELDS or field == "spec.host":
         return []
     if field in ("metadata.labels", "metadata.annotations", "spec.restartPolicy", "status.phase", "spec.schedulerName"):
-        return [f.not_supported(f"{path}.fieldPath", field, _ENV_FIELDS)]
-    detail = f"error converting fieldPath: field label not supported: {field}"
-    return [f.invalid(f"{path}.fieldPath", field, detail)]
+        return [f.not_supported(place, field, _ENV_FIELDS)]
+    return [f.invalid(place, field, f"{_UNCONVERTED}: field label not supported: {field}")]
+
+
+def _resource_ref(reference: Tree, path: str) -> list[FieldError]:
+    name, divisor = reference.get("resource", ""), reference.get("divisor", "0")
+    kind = name.partition(".")[2]
+    kind = "hugepages" if kind.startswith("hugepages-") else kind
+    known = name in _ENV_RESOURCES or (kind == "hugepages" and name.startswith(("limits.", "requests.")))
+    errors: list[FieldError] = []
+    if not name:
+        errors.append(f.required(f"{path}.resource"))
+    elif not known:
+        errors.append(f.not_supported(f"{path}.resource", name, _ENV_RESOURCES))
+    if not known or not quantity.parse(divisor):
+        return errors
+    allowed = ("1m", "1") if kind == "cpu" else _SIZES
+    if quantity.canonical(divisor) not in allowed:
+        listed = "1m and 1" if kind == "cpu" else ", ".join(_SIZES)
+        what = "local ephemeral storage" if kind == "ephemeral-storage" else kind
+        detail = f"only divisor's values {listed} are supported with the {what} resource"
+        errors.append(f.invalid(f"{path}.divisor", name, detail))
+    return errors
 
 
 def _key_ref(reference: Tree, path: str) -> list[FieldError]:

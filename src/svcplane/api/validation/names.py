@@ -8,6 +8,8 @@ from functools import lru_cache
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
+_LABEL_UNDERSCORE = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN_UNDERSCORE = rf"{_LABEL_UNDERSCORE}(\.{_LABEL_UNDERSCORE})*"
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _VALUE = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 _LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
@@ -74,6 +76,17 @@ def dns1123_subdomain(name: str, *, prefix: bool = False) -> list[str]:
     problems = [too_long_text(253)] if len(name.encode()) > 253 else []
     if not _SUBDOMAIN_RE.fullmatch(name):
         problems.append(_SUBDOMAIN_TEXT)
+    return problems
+
+
+def dns1123_subdomain_with_underscore(name: str) -> list[str]:
+    problems = [too_long_text(253)] if len(name.encode()) > 253 else []
+    if not re.fullmatch(_SUBDOMAIN_UNDERSCORE, name):
+        text = (
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', "
+            "and must start and end with an alphanumeric character"
+        )
+        problems.append(_regex_text(text, _SUBDOMAIN_UNDERSCORE, "example.com"))
     return problems
 
 

@@ -12,7 +12,13 @@ from svcplane.api import quantity
 from svcplane.api.fields import FieldError
 from svcplane.api.strategy import Tree
 from svcplane.api.validation import containers, meta, security
-from svcplane.api.validation.names import dns1123_label, dns1123_subdomain, label_value, qualified_name
+from svcplane.api.validation.names import (
+    dns1123_label,
+    dns1123_subdomain,
+    dns1123_subdomain_with_underscore,
+    label_value,
+    qualified_name,
+)
 from svcplane.api.validation.values import strict_ip
 from svcplane.base.net import canonical_ip, family_of
 
@@ -190,11 +196,26 @@ def _dns_config(spec: Tree) -> list[FieldError]:
         if not config.get("nameservers"):
             detail = "must provide at least one DNS nameserver when `dnsPolicy` is None"
             return [f.required(f"{path}.nameservers", detail)]
-    servers = (config or {}).get("nameservers", [])
+    config = config or {}
+    servers, searches = config.get("nameservers", []), config.get("searches", [])
     errors = []
     if len(servers) > 3:
         errors.append(f.invalid(f"{path}.nameservers", servers, "must not have more than 3 nameservers"))
-    return errors + [e for i, ip in enumerate(servers) for e in strict_ip(f"{path}.nameservers[{i}]", ip)]
+    errors += [e for i, ip in enumerate(servers) for e in strict_ip(f"{path}.nameservers[{i}]", ip)]
+    if len(searches) > 32:
+        errors.append(f.invalid(f"{path}.searches", searches, "must not have more than 32 search paths"))
+    if len(" ".join(searches).encode()) > 2048:
+        detail = "must not have more than 2048 characters (including spaces) in the search list"
+        errors.append(f.invalid(f"{path}.searches", searches, detail))
+    for index, search in enumerate(searches):
+        name = search if search == "." else search.removesuffix(".")
+        problems = [] if name == "." else dns1123_subdomain_with_underscore(name)
+        errors += [f.invalid(f"{path}.searches[{index}]", name, text) for text in problems]
+    return errors + [
+        f.required(f"{path}.options[{index}]", "must not be empty")
+        for index, option in enumerate(config.get("options", []))
+        if not option.get("name")
+    ]
 
 
 def tolerations(values: list[Tree], path: str) -> list[FieldError]:
