@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from svcplane.api import fields, go_json, go_syntax, protobuf, quantity
+from svcplane.api import fields, go_json, go_syntax, go_time, protobuf, quantity
 from svcplane.api.resources import BY_KIND, Resource
 from svcplane.api.schema import Field, Type, fields_of
 from svcplane.api.status import StatusError, bad_request, invalid
@@ -319,7 +319,7 @@ def _value(value: Any, type_: Type, path: str, problems: list[str], known: Any =
 
 def _zero(type_: Type) -> Any:
     if type_.shape == "scalar":
-        return {"int": 0, "long": 0, "bool": False, "float": 0}.get(type_.name, "")
+        return {"int": 0, "long": 0, "bool": False, "float": 0, "quantity": "0"}.get(type_.name, "")
     return {} if type_.shape in ("struct", "map") else []
 
 
@@ -339,19 +339,27 @@ def _scalar(value: Any, name: str, path: str) -> Any:
             return value
         case "intstr":
             return _number_or_name(value, path)
-        case "quantity" if isinstance(value, int | float | str) and not isinstance(value, bool):
+        case "quantity" | "time" | "microtime":
             try:
-                return quantity.canonical(str(value).strip())
+                return _read_by_itself(value, name)
             except ValueError as error:
                 raise _Mismatch("", "", "", "", str(error)) from error
-        case "time" | "microtime" if isinstance(value, str):
-            return _time(value, path, micro=name == "microtime")
         case _:
             target = _GO_TYPES.get(name, name)
             # Go would make a text of an integer, and so tells of it apart
             number = target == "string" and isinstance(value, int) and not isinstance(value, bool)
             why = "cannot convert int64 to string" if number else f"unrecognized type: {target}"
             raise _mismatch(value, path, target, why)
+
+
+def _read_by_itself(value: Any, name: str) -> str:
+    """A value of a type that reads its own JSON.  Raises ValueError with its words."""
+    if name == "quantity":
+        plain = isinstance(value, int | float | str) and not isinstance(value, bool)
+        return quantity.canonical(str(value).strip() if plain else "?")
+    if not isinstance(value, str):
+        raise ValueError(f"json: cannot unmarshal {go_json.type_name(value)} into Go value of type string")
+    return go_time.read(value, micro=name == "microtime")
 
 
 def _number_or_name(value: Any, path: str) -> int:
@@ -379,25 +387,6 @@ def _whole(value: int | float, name: str, path: str) -> int:
 
 def _dotted(path: str) -> str:
     return re.sub(r"\[\d+\]", "", path)
-
-
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)")
-
-
-def _time(value: str, path: str, *, micro: bool) -> str:
-    if not value:
-        return value
-    match = _RFC3339.fullmatch(value)
-    if match is None:
-        layout = f"2006-01-02T15:04:05{'.000000' if micro else ''}Z07:00"
-        why = f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"'
-        raise _Mismatch("", "", "", "", why)
-    seconds, fraction, zone = match.groups()
-    if zone != "Z":
-        from datetime import UTC, datetime
-
-        seconds = datetime.fromisoformat(seconds + zone).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{seconds}.{(fraction or '.')[1:7].ljust(6, '0')}Z" if micro else f"{seconds}Z"
 
 
 def _go_type(type_: Type) -> str:

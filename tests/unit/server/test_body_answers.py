@@ -175,3 +175,28 @@ async def test_json_in_an_apply_is_read_as_yaml(admin: Caller) -> None:
 async def test_bodies_that_are_no_objects(admin: Caller, body: bytes, why: str) -> None:
     _, answer = await admin.call("POST", SERVICES, body)
     assert answer["message"] == f"the object provided is unrecognized (must be of type Service): {why}"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (b'"metadata":{"creationTimestamp":5}', "json: cannot unmarshal number into Go value of type string"),
+        (
+            b'"metadata":{"creationTimestamp":""}',
+            'parsing time "" as "2006-01-02T15:04:05Z07:00": cannot parse "" as "2006"',
+        ),
+        (
+            b'"status":{"capacity":{"cpu":[]}}',
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+    ],
+)
+async def test_types_that_read_themselves(admin: Caller, given: bytes, why: str) -> None:
+    _, answer = await admin.call("POST", "/api/v1/nodes", b"{%s}" % given)
+    assert answer["message"] == f'Node in version "v1" cannot be handled as a Node: {why}'
+
+
+async def test_no_quantity_is_nought(admin: Caller) -> None:
+    body = {"metadata": {"name": "n"}, "status": {"capacity": {"cpu": None}}}
+    _, answer = await admin.call("POST", "/api/v1/nodes", body)
+    assert answer["status"]["capacity"] == {"cpu": "0"}
