@@ -112,7 +112,7 @@ class PodStrategy(Strategy):
                 "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; "
                 f"a DNS label is recommended: [{' '.join(problems)}]"
             )
-        return found + warnings(obj.get("spec", {}))
+        return found + warnings(obj.get("spec", {}), obj["metadata"].get("annotations", {}))
 
     def status_warnings(self, obj: Tree, old: Tree) -> list[str]:
         return [

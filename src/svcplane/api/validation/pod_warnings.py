@@ -1,7 +1,11 @@
 """What is accepted in a Pod and yet worth a word.  Pure.  Source: k8s.io/kubernetes/pkg/api/pod/warnings.go."""
 
 from svcplane.api import quantity
+from svcplane.api.fields import quoted
 from svcplane.api.strategy import Tree
+from svcplane.api.validation import volume_warnings
+from svcplane.api.validation.names import label_value
+from svcplane.api.validation.values import ip_warnings
 
 DEPRECATED_LABELS = {
     "beta.kubernetes.io/arch": 'deprecated since v1.14; use "kubernetes.io/arch" instead',
@@ -12,45 +16,125 @@ DEPRECATED_LABELS = {
 }
 
 
-def warnings(spec: Tree) -> list[str]:
-    """Texts of Warning headers about a Pod's spec."""
-    found = [
-        f"spec.nodeSelector[{key}]: {DEPRECATED_LABELS[key]}"
-        for key in spec.get("nodeSelector", {})
-        if key in DEPRECATED_LABELS
+DEPRECATED_ANNOTATIONS = {
+    "scheduler.alpha.kubernetes.io/critical-pod": 'non-functional in v1.16+; use the "priorityClassName" field instead',
+    "security.alpha.kubernetes.io/sysctls": 'non-functional in v1.11+; use the "sysctls" field instead',
+    "security.alpha.kubernetes.io/unsafe-sysctls": 'non-functional in v1.11+; use the "sysctls" field instead',
+}
+SECCOMP_POD = "seccomp.security.alpha.kubernetes.io/pod"
+SECCOMP_CONTAINER = "container.seccomp.security.alpha.kubernetes.io/"
+_REQUIRED, _PREFERRED = (
+    "requiredDuringSchedulingIgnoredDuringExecution",
+    "preferredDuringSchedulingIgnoredDuringExecution",
+)
+
+
+def warnings(spec: Tree, annotations: dict[str, str]) -> list[str]:
+    """Texts of Warning headers about a Pod."""
+    found = _labels_of_nodes(spec)
+    found += [
+        f"metadata.annotations[{key}]: {text}" for key, text in DEPRECATED_ANNOTATIONS.items() if key in annotations
     ]
-    found += _selecting_nothing(spec.get("topologySpreadConstraints", []), "spec.topologySpreadConstraints")
+    found += volume_warnings.warnings(spec.get("volumes", []))
     found += _repeated(spec.get("hostAliases", []), "ip", "spec.hostAliases")
     found += _repeated(spec.get("imagePullSecrets", []), "name", "spec.imagePullSecrets")
     for index, secret in enumerate(spec.get("imagePullSecrets", [])):
         if not secret.get("name"):
             found.append(f'spec.imagePullSecrets[{index}].name: invalid empty name ""')
+    found += _split_bytes([("spec.overhead", spec.get("overhead", {}))])
+    found += _seccomp(spec, SECCOMP_POD, annotations)
     listed = [
         (f"spec.{kind}[{index}]", container)
         for kind in ("initContainers", "containers")
         for index, container in enumerate(spec.get(kind, []))
     ]
-    found += _split_bytes([("spec.overhead", spec.get("overhead", {}))])
     for path, container in listed:
+        found += _seccomp(container, SECCOMP_CONTAINER + container.get("name", ""), annotations)
         asked = container.get("resources", {})
         found += _split_bytes([(f"{path}.resources.{kind}", asked.get(kind, {})) for kind in ("limits", "requests")])
         found += _hidden_variables(container.get("env", []), f"{path}.env")
-    found += _ports(listed)
+    found += _ports(listed) + _port_names(listed)
     if spec.get("terminationGracePeriodSeconds", 0) < 0:
         text = "must be >= 0; negative values are invalid and will be treated as 1"
         found.append(f"spec.terminationGracePeriodSeconds: {text}")
-    return found + _affinity(spec.get("affinity") or {})
+    return found + _affinity(spec.get("affinity") or {}) + _addresses(spec)
+
+
+def _labels_of_nodes(spec: Tree) -> list[str]:
+    """Labels that nodes had once, in what selects nodes."""
+    found = [
+        f"spec.nodeSelector[{key}]: {DEPRECATED_LABELS[key]}"
+        for key in spec.get("nodeSelector", {})
+        if key in DEPRECATED_LABELS
+    ]
+    path, affinity = "spec.affinity.nodeAffinity", (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    for index, term in enumerate((affinity.get(_REQUIRED) or {}).get("nodeSelectorTerms", [])):
+        found += _of_term(term, f"{path}.{_REQUIRED}.nodeSelectorTerms[{index}]", values=False)
+    for index, term in enumerate(affinity.get(_PREFERRED, [])):
+        found += _of_term(term.get("preference", {}), f"{path}.{_PREFERRED}[{index}].preference", values=True)
+    for index, constraint in enumerate(spec.get("topologySpreadConstraints", [])):
+        place, key = f"spec.topologySpreadConstraints[{index}]", constraint.get("topologyKey", "")
+        if key in DEPRECATED_LABELS:
+            found.append(f"{place}.topologyKey: {key} is {DEPRECATED_LABELS[key]}")
+        if constraint.get("labelSelector") is None:
+            found.append(f"{place}.labelSelector: a null labelSelector results in matching no pod")
+    return found
+
+
+def _of_term(term: Tree, path: str, *, values: bool) -> list[str]:
+    found: list[str] = []
+    for index, expression in enumerate(term.get("matchExpressions", [])):
+        place, key = f"{path}.matchExpressions[{index}]", expression.get("key", "")
+        if key in DEPRECATED_LABELS:
+            found.append(f"{place}.key: {key} is {DEPRECATED_LABELS[key]}")
+        if values:
+            found += [
+                f"{place}.values[{at}]: {value} is invalid, {text}"
+                for at, value in enumerate(expression.get("values", []))
+                for text in label_value(value)
+            ]
+    return found
+
+
+def _seccomp(holder: Tree, annotation: str, annotations: dict[str, str]) -> list[str]:
+    """An annotation that a field has taken the place of."""
+    if annotation not in annotations or (holder.get("securityContext") or {}).get("seccompProfile") is not None:
+        return []
+    return [f'metadata.annotations[{annotation}]: non-functional in v1.27+; use the "seccompProfile" field instead']
+
+
+def _port_names(listed: list[tuple[str, Tree]]) -> list[str]:
+    found: list[str] = []
+    first: dict[str, str] = {}
+    for path, container in listed:
+        for index, port in enumerate(container.get("ports", [])):
+            name, place = port.get("name", ""), f"{path}.ports[{index}]"
+            if name in first:
+                other = first[name]
+                found.append(
+                    f"{place}: duplicate port name {quoted(name)} with {other}, services and probes that select ports "
+                    f"by name will use {other}"
+                )
+            elif name:
+                first[name] = place
+    return found
+
+
+def _addresses(spec: Tree) -> list[str]:
+    servers = enumerate((spec.get("dnsConfig") or {}).get("nameservers", []))
+    found = [text for index, ip in servers for text in ip_warnings(f"spec.dnsConfig.nameservers[{index}]", ip)]
+    for index, alias in enumerate(spec.get("hostAliases", [])):
+        found += ip_warnings(f"spec.hostAliases[{index}].ip", alias.get("ip", ""))
+    return found
 
 
 def _affinity(affinity: Tree) -> list[str]:
     found: list[str] = []
     for kind in ("podAffinity", "podAntiAffinity"):
         terms, path = affinity.get(kind) or {}, f"spec.affinity.{kind}"
-        required = "requiredDuringSchedulingIgnoredDuringExecution"
-        preferred = "preferredDuringSchedulingIgnoredDuringExecution"
-        found += _selecting_nothing(terms.get(required, []), f"{path}.{required}")
-        weighed = [term.get("podAffinityTerm", {}) for term in terms.get(preferred, [])]
-        found += _selecting_nothing(weighed, f"{path}.{preferred}", ".podAffinityTerm")
+        found += _selecting_nothing(terms.get(_REQUIRED, []), f"{path}.{_REQUIRED}")
+        weighed = [term.get("podAffinityTerm", {}) for term in terms.get(_PREFERRED, [])]
+        found += _selecting_nothing(weighed, f"{path}.{_PREFERRED}", ".podAffinityTerm")
     return found
 
 
