@@ -127,6 +127,13 @@ async def causes(admin: Caller, method: str, path: str, body: Any) -> Causes:
             ],
         ),
         (
+            pod(volumes=[{"name": "v", "configMap": {"name": "m"}, "emptyDir": {}, "secret": {}}]),
+            [
+                (f"spec.volumes[0].{kind}", "Forbidden: may not specify more than 1 volume type")
+                for kind in ("secret", "configMap")
+            ],
+        ),
+        (
             container(envFrom=[{"prefix": "a="}, {"configMapRef": {}, "secretRef": {"name": "a"}}]),
             [
                 (

@@ -8,10 +8,9 @@ import re
 from typing import Any
 
 from svcplane.api import fields as f
-from svcplane.api import quantity
 from svcplane.api.fields import FieldError
 from svcplane.api.strategy import Tree
-from svcplane.api.validation import containers, meta, security
+from svcplane.api.validation import containers, meta, security, volumes
 from svcplane.api.validation.names import (
     dns1123_label,
     dns1123_subdomain,
@@ -23,14 +22,12 @@ from svcplane.api.validation.values import strict_ip
 from svcplane.base.net import canonical_ip, family_of
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
-BAD_MODE = "must be a number between 0 and 0777 (octal), both inclusive"
 #: Annotations: of the mirror of a static Pod, and of what it costs to delete one.
 MIRROR, DELETION_COST = "kubernetes.io/config.mirror", "controller.kubernetes.io/pod-deletion-cost"
 DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 PREEMPTION = ("PreemptLowerPriority", "Never")
 SYSTEMS = ("linux", "windows")
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-HOST_PATHS = ("", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket")
 MAX_INT32 = (1 << 31) - 1
 UPDATABLE = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
@@ -42,7 +39,7 @@ _SYSTEM_CONDITIONS = ("PodScheduled", "Ready", "Initialized")
 
 def spec_faults(spec: Tree) -> list[FieldError]:
     """Everything a spec must satisfy, in upstream's order."""
-    errors = _volumes(spec.get("volumes", []))
+    errors = volumes.faults(spec.get("volumes", []))
     errors += containers.containers(spec, "spec.containers")
     errors += containers.init_containers(spec, "spec.initContainers")
     errors += _host_network(spec)
@@ -138,42 +135,6 @@ def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> list[FieldError
 
 def _names(spec: Tree, fields: tuple[str, ...], rule: Any) -> list[FieldError]:
     return [f.invalid(f"spec.{n}", spec[n], text) for n in fields if spec.get(n) for text in rule(spec[n])]
-
-
-def _volumes(volumes: list[Tree]) -> list[FieldError]:
-    errors: list[FieldError] = []
-    names: set[str] = set()
-    for index, volume in enumerate(volumes):
-        path, name = f"spec.volumes[{index}]", volume.get("name", "")
-        sources = [field for field in volume if field != "name"]
-        found = _volume_source(sources[0], volume[sources[0]], f"{path}.{sources[0]}") if sources else []
-        found += [f.forbidden(f"{path}.{s}", "may not specify more than 1 volume type") for s in sources[1:]]
-        found += [f.invalid(f"{path}.name", name, text) for text in dns1123_label(name)] if name else []
-        found += [] if name else [f.required(f"{path}.name")]
-        found += [f.duplicate(f"{path}.name", name)] if name in names else []
-        names |= set() if found else {name}
-        errors += found
-    return errors
-
-
-def _volume_source(kind: str, source: Any, path: str) -> list[FieldError]:
-    """Of the kinds that need to be told what they are of."""
-    field = {"hostPath": "path", "secret": "secretName", "configMap": "name"}.get(kind)
-    if kind == "emptyDir" and quantity.parse((source or {}).get("sizeLimit", "0")) < 0:
-        return [f.forbidden(f"{path}.sizeLimit", "SizeLimit field must be a valid resource quantity")]
-    if field is None or source is None:
-        return []
-    value = source.get(field, "")
-    errors = [] if value else [f.required(f"{path}.{field}")]
-    if kind != "hostPath":
-        mode = source.get("defaultMode", 0)
-        return errors + ([] if 0 <= mode <= 0o777 else [f.invalid(f"{path}.defaultMode", mode, BAD_MODE)])
-    if not value:
-        return errors
-    errors = [f.invalid(f"{path}.path", value, "must not contain '..'")] if ".." in value.split("/") else []
-    if source.get("type") not in (None, *HOST_PATHS):
-        errors.append(f.not_supported(f"{path}.type", source["type"], HOST_PATHS))
-    return errors
 
 
 def _host_network(spec: Tree) -> list[FieldError]:
