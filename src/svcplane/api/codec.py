@@ -33,7 +33,7 @@ _decoder = msgspec.json.Decoder(float_hook=go_json.Written)
 _HEAD = b'{"metadata":{'
 YAML = "application/yaml"
 #: What upstream reads a kind into, as Go prints it.
-_KIND_STRUCT = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
+KIND_STRUCT = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
 #: Before the lines that say what YAML gives again.
 YAML_ERRORS = "yaml: unmarshal errors:\n"
 
@@ -83,8 +83,11 @@ def parse_body(body: bytes, content_type: str, *, written: bool = True) -> tuple
         return value, [YAML_ERRORS + "\n".join(f"  {line}" for line in repeated)] if repeated else []
     try:
         value = _decoder.decode(body) if written else msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError(go_syntax.json_fault(body) or str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        fault = go_syntax.json_fault(body)
+        if not fault and (better := go_json.repaired(body)) != body:
+            return parse_body(better, content_type, written=written)
+        raise ValueError(fault or str(error)) from error
     return value, _duplicates(body, value)
 
 
@@ -116,7 +119,7 @@ def _duplicates(body: bytes, value: Any) -> list[str]:
 
 
 def _pairs(body: bytes) -> Any:
-    return json.loads(body, object_pairs_hook=_Pairs, parse_float=go_json.Written)
+    return json.loads(go_json.repaired(body), object_pairs_hook=_Pairs, parse_float=go_json.Written)
 
 
 def _merged(value: Any) -> Any:
@@ -164,7 +167,7 @@ def decode(body: bytes, content_type: str, resource: Resource) -> Decoded:
         value = {} if value is None else _merged(_pairs(body)) if duplicates and in_json else value
         why = unfit_for
         if not isinstance(value, dict):
-            raise ValueError(f"json: cannot unmarshal {go_json.type_name(value)} into Go value of type {_KIND_STRUCT}")
+            raise ValueError(f"json: cannot unmarshal {go_json.type_name(value)} into Go value of type {KIND_STRUCT}")
         for key in ("apiVersion", "kind"):
             if not isinstance(value.get(key) or "", str):
                 kind = go_json.type_name(value[key])

@@ -21,6 +21,17 @@ class Written(float):
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*:)?', re.S)
 
 
+_ESCAPED = re.compile(r"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)", re.S)
+
+
+def repaired(body: bytes) -> bytes:
+    """JSON with a mark in place of what is no text: bytes that are no UTF-8, halves of surrogate pairs."""
+    text = body.decode(errors="replace")
+    if "\\u" in text:
+        text = _ESCAPED.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
+    return text.encode()
+
+
 def _field_count(value: Any) -> int:
     """How many fields the objects of a decoded value have."""
     if isinstance(value, dict):

@@ -7,6 +7,8 @@ import re
 
 import yaml
 
+from svcplane.api.fields import quoted
+
 _SHOWN = 30
 #: Reading half a megabyte takes a good part of a second in which nobody else is served.
 _MAX_BYTES = 512 << 10
@@ -42,14 +44,8 @@ def _fault(body: bytes, at: int, where: str) -> _Fault:
 
 def _quoted(byte: int) -> str:
     """A byte as Go quotes it: those beyond ASCII are taken for characters."""
-    named = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 39: "\\'", 92: "\\\\"}
-    if byte in named:
-        return f"'{named[byte]}'"
-    if byte < 0x20 or byte == 0x7F:
-        return f"'\\x{byte:02x}'"
-    if 0x80 <= byte <= 0xA0 or byte == 0xAD:
-        return f"'\\u{byte:04x}'"
-    return f"'{chr(byte)}'"
+    char = chr(byte)
+    return "'" + ({"'": "\\'", '"': '"'}.get(char) or quoted(char)[1:-1]) + "'"
 
 
 def _scan(body: bytes) -> None:

@@ -56,7 +56,7 @@ def parse_strictly(body: bytes) -> tuple[Any, list[str]]:
             value = msgspec.json.decode(body)
             if not go_json.has_repeated(body, value):
                 return value, []
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
     if len(body) > MAX_BYTES:
         raise ValueError(f"yaml: the document is larger than {MAX_BYTES} bytes; send it as JSON")

@@ -8,15 +8,11 @@ import json
 
 import msgspec
 
-from svcplane.api import fields as f
-from svcplane.api import go_json
+from svcplane.api import go_json, go_syntax
 from svcplane.api.status import StatusError, bad_request
 
 VERSION = "meta.k8s.io/v1"
-ENDS = "unexpected end of JSON input"
 _ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-#: What the first byte of a JSON value can be.
-_STARTS = frozenset(b'{["-0123456789tfn')
 
 
 class Continue(msgspec.Struct):
@@ -34,7 +30,7 @@ class Continue(msgspec.Struct):
     def decode(cls, text: str) -> "Continue":
         """Raises StatusError 400."""
         try:
-            token = msgspec.json.decode(raw := _decoded(text), type=cls)
+            token = msgspec.json.decode(raw := go_json.repaired(_decoded(text)), type=cls)
         except msgspec.DecodeError as error:
             raise _bad(f": {_json_fault(raw, str(error))}") from error
         if token.v != VERSION:
@@ -64,17 +60,10 @@ def _decoded(text: str) -> bytes:
 
 
 def _json_fault(raw: bytes, otherwise: str) -> str:
-    """What Go says of bytes that are no token, as far as one look tells."""
-    given = raw.lstrip(b" \t\r\n")
-    if not given:
-        return ENDS
-    if given[0] not in _STARTS:
-        shown = {"'": "\\'", '"': '"'}.get(chr(given[0])) or f.quoted(chr(given[0]))[1:-1]
-        return f"invalid character '{shown}' looking for beginning of value"
-    try:
-        value = json.loads(given)
-    except ValueError:
-        return ENDS if "truncated" in otherwise else otherwise
+    """What Go says of bytes that are no token."""
+    if fault := go_syntax.json_fault(raw):
+        return fault
+    value = json.loads(raw)
     if isinstance(value, dict):
         return otherwise
     return f"json: cannot unmarshal {go_json.type_name(value)} into Go value of type storage.continueToken"

@@ -241,11 +241,23 @@ def _wrong_type(body: bytes, media: str) -> str:
         given, _ = codec.parse_body(body, media)
     except ValueError:
         return ""
-    for key, value in given.items() if isinstance(given, dict) else ():
+    if not isinstance(given, dict):
+        found, known = go_json.type_name(given), codec.KIND_STRUCT
+        return (
+            f"couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value of type {known}"
+        )
+    for key, value in given.items():
         expected, name = _GO_TYPES.get(key, (object, ""))
         if value is not None and (not isinstance(value, expected) or (expected is int and isinstance(value, bool))):
             found = f"number {value}" if expected is int and isinstance(value, float) else go_json.type_name(value)
             return f"json: cannot unmarshal {found} into Go struct field DeleteOptions.{key} of type {name}"
+    for key, name in (("uid", "types.UID"), ("resourceVersion", "string")):
+        value = (given.get("preconditions") or {}).get(key)
+        if not isinstance(value, str | None):
+            found = go_json.type_name(value)
+            return (
+                f"json: cannot unmarshal {found} into Go struct field Preconditions.preconditions.{key} of type {name}"
+            )
     return ""
 
 
@@ -256,12 +268,14 @@ def delete_options(request: Request) -> DeleteOptions:
             if media == protobuf.MEDIA_TYPE:
                 options = msgspec.convert(protobuf.decode(request.body, "DeleteOptions"), DeleteOptions)
             else:
-                options = msgspec.json.decode(request.body, type=DeleteOptions)
+                given, _ = codec.parse_body(request.body, media)
+                options = msgspec.convert({} if given is None else given, DeleteOptions)
         except (msgspec.DecodeError, ValueError) as error:
             # upstream takes a bad body for a fault of its own
             if why := _wrong_type(request.body, media):
                 raise StatusError(500, "", why) from error
-            raise StatusError(500, "", f"couldn't get version/kind; json parse error: {error}") from error
+            what = "couldn't get version/kind; json parse error: " if media == "application/json" else ""
+            raise StatusError(500, "", f"{what}{error}") from error
         if options.kind not in ("", "DeleteOptions"):
             why = f'no kind "{options.kind}" is registered for version "{options.api_version or "meta.k8s.io/v1"}"'
             raise StatusError(500, "", why)

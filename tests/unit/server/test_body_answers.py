@@ -200,3 +200,23 @@ async def test_no_quantity_is_nought(admin: Caller) -> None:
     body = {"metadata": {"name": "n"}, "status": {"capacity": {"cpu": None}}}
     _, answer = await admin.call("POST", "/api/v1/nodes", body)
     assert answer["status"]["capacity"] == {"cpu": "0"}
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (b'"\xff"', "\ufffd"),
+        (b'"\\ud83d"', "\ufffd"),
+        (b'"\\ude00\\ud83d"', "\ufffd\ufffd"),
+        (b'"\\ud83d\\ude00"', "\U0001f600"),
+        (b'"\\\\ud83d\xff"', "\\ud83d\ufffd"),
+        (b'"x","a":"\xff"', "\ufffd"),
+    ],
+)
+async def test_what_is_no_text_is_marked(admin: Caller, given: bytes, kept: str) -> None:
+    head = b'{"metadata":{"name":"web","annotations":{"a":%s}},"spec":{"ports":[{"port":80}]}}'
+    status, made = await admin.call("POST", SERVICES, head % given)
+    assert (status, made["metadata"]["annotations"]) == (201, {"a": kept})
+    patch = b'{"metadata":{"annotations":{"a":%s}}}' % given
+    _, made = await admin.call("PATCH", f"{SERVICES}/web", patch, {"Content-Type": "application/merge-patch+json"})
+    assert made["metadata"]["annotations"] == {"a": kept}

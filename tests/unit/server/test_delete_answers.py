@@ -111,8 +111,34 @@ async def test_a_part_of_a_collection_is_deleted_and_shown_as_a_list(admin: Call
         ({"gracePeriodSeconds": 1.5}, "number 1.5 into Go struct field DeleteOptions.gracePeriodSeconds of type int64"),
         ({"dryRun": "All"}, "string into Go struct field DeleteOptions.dryRun of type []string"),
         ({"preconditions": []}, "array into Go struct field DeleteOptions.preconditions of type v1.Preconditions"),
+        (
+            {"preconditions": {"uid": 5}},
+            "number into Go struct field Preconditions.preconditions.uid of type types.UID",
+        ),
     ],
 )
 async def test_options_of_the_wrong_type(admin: Caller, options: dict[str, Any], why: str) -> None:
     status, body = await admin.call("DELETE", WEB, options)
     assert (status, body["message"]) == (500, f"json: cannot unmarshal {why}")
+
+
+@pytest.mark.parametrize(
+    ("options", "media", "why"),
+    [
+        (b"{x", "json", "couldn't get version/kind; json parse error: invalid character 'x' looking for beginning of "),
+        (b"[]", "json", "couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of "),
+        (b"a: b: c", "yaml", "yaml: mapping values are not allowed in this context"),
+        (b"dryRun: All", "yaml", "json: cannot unmarshal string into Go struct field DeleteOptions.dryRun of type "),
+    ],
+)
+async def test_options_that_are_none(admin: Caller, options: bytes, media: str, why: str) -> None:
+    status, body = await admin.call("DELETE", WEB, options, {"Content-Type": f"application/{media}"})
+    assert status == 500
+    assert body["message"].startswith(why)
+
+
+async def test_options_in_yaml(admin: Caller) -> None:
+    await admin.call("POST", WEB.removesuffix("/web"), {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 1}]}})
+    media = {"Content-Type": "application/yaml"}
+    status, body = await admin.call("DELETE", WEB, b"preconditions: {uid: x}", media)
+    assert (status, body["reason"]) == (409, "Conflict")

@@ -72,6 +72,7 @@ async def test_versions_to_come_are_too_large(admin: Caller) -> None:
         ("abc", "invalid character 'i' looking for beginning of value"),
         ("eyJ", "unexpected end of JSON input"),
         ("W10", "json: cannot unmarshal array into Go value of type storage.continueToken"),
+        ("eyJ2Ijoi_yJ9", "server does not recognize this encoded version \ufffd"),
         ("eyJ2IjoieCJ9", "server does not recognize this encoded version x"),
         ("eyJydiI6MX0", "server does not recognize this encoded version "),
         (
