@@ -25,11 +25,24 @@ def flag(request: Request, name: str) -> bool | None:
     return None if given is None else given.lower() not in ("false", "0")
 
 
+def version_number(text: str) -> int:
+    """The number of a resourceVersion; none is 0.  Raises ValueError as Go words it."""
+    fault = ""
+    if text and not (text.isascii() and text.isdigit()):
+        fault = "invalid syntax"
+    elif text and int(text) >= 1 << 64:
+        fault = "value out of range"
+    if fault:
+        raise ValueError(f"strconv.ParseUint: parsing {f.quoted(text)}: {fault}")
+    return int(text or 0)
+
+
 def checked_version(text: str) -> str:
     """A resourceVersion.  Upstream takes a bad one for a fault of its own, and answers 500."""
-    if text and not (text.isascii() and text.isdigit()):
-        why = f"strconv.ParseUint: parsing {f.quoted(text)}: invalid syntax"
-        raise StatusError(500, "", str(f.invalid("resourceVersion", text, why)))
+    try:
+        version_number(text)
+    except ValueError as error:
+        raise StatusError(500, "", str(f.invalid("resourceVersion", text, str(error)))) from error
     return text
 
 
@@ -155,7 +168,10 @@ def _number(request: Request, name: str) -> int | None:
         return None
     if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):
         raise bad_request(f"strconv.ParseInt: parsing {f.quoted(text)}: invalid syntax")
-    return int(text)
+    number = int(text)
+    if not -(1 << 63) <= number < 1 << 63:
+        raise bad_request(f"strconv.ParseInt: parsing {f.quoted(text)}: value out of range")
+    return number
 
 
 def _list_faults(options: ListOptions, watch: bool) -> list[f.FieldError]:

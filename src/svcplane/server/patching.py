@@ -21,7 +21,7 @@ from svcplane.server.options import WriteOptions, write_options
 from svcplane.server.owners import drop_duplicate_owners
 from svcplane.server.routes import Route
 from svcplane.server.writing import Writer
-from svcplane.server.written import CHANGED, TRIES, Written, match_name, match_namespace
+from svcplane.server.written import CHANGED, TRIES, Written, given_version, match_name, match_namespace
 from svcplane.store.contract import KeyValue, Store
 
 _PATCH_TYPES = {
@@ -79,9 +79,7 @@ class Patcher:
             raise codec.unfit(patched, strategic, f"strict decoding error: {', '.join(problems)}")
         match_namespace(decoded.tree, route)
         match_name(decoded.tree, route)
-        version = decoded.tree["metadata"].get("resourceVersion", "")
-        if version and version != str(item.revision):
-            raise st.conflict(resource.plural, route.name, CHANGED, resource.group)
+        self._writer.check_version(decoded.tree, item, route)
         warnings = problems if options.field_validation == "Warn" else []
         warnings += drop_duplicate_owners(decoded.tree, patched=True)
         manager = Manager(options.field_manager, "Update", route.subresource)
@@ -99,10 +97,10 @@ class Patcher:
             tree["metadata"].setdefault("name", route.name)
         match_namespace(tree, route)
         match_name(tree, route)
-        version = tree["metadata"].pop("resourceVersion", "")
         live = codec.load(item.value, item.revision, resource) if item else None
-        if version and item is not None and version != str(item.revision):
-            raise st.conflict(resource.plural, route.name, CHANGED, resource.group)
+        if given_version(tree) and item is not None:
+            self._writer.check_version(tree, item, route)
+        tree["metadata"].pop("resourceVersion", None)
         if item is None and route.subresource:
             raise st.not_found(resource.plural, route.name, resource.group)
         uid = tree["metadata"].get("uid")

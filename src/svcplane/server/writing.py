@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from random import Random
 
 from svcplane.api import codec
-from svcplane.api import fields as f
 from svcplane.api import status as st
 from svcplane.api.fields import FieldError
 from svcplane.api.http import Request
@@ -31,12 +30,15 @@ from svcplane.server.written import (
     Written,
     attempts,
     check_uid,
+    check_version,
     commit,
     copied,
+    given_version,
     keep_system_fields,
     match_name,
     match_namespace,
     node_topology,
+    says_version,
 )
 from svcplane.store.contract import KeyValue, PreconditionFailed, Revision, Store, Unchanged
 
@@ -63,6 +65,10 @@ class Writer:
     def now(self) -> str:
         return rfc3339(self._clock.wall())
 
+    def check_version(self, obj: Tree, item: KeyValue, route: Route) -> None:
+        """Raises StatusError where an object is not based on the newest version, and says that it is."""
+        check_version(obj, item, route, self._strategies[route.resource])
+
     # -- create ----------------------------------------------------------------------------------------------------
 
     async def create(self, route: Route, request: Request) -> Written:
@@ -70,9 +76,8 @@ class Writer:
         obj, warnings = self._decode(route.resource, request, options)
         match_namespace(obj, route)
         home = await self.check_namespace(route, obj["metadata"].get("name", ""))
-        if obj["metadata"].get("resourceVersion"):
-            raise st.bad_request("resourceVersion should not be set on objects to be created")
-        written = await self.create_object(route, obj, home, options, Manager(options.field_manager, "Update"))
+        manager = Manager(options.field_manager, "Update")
+        written = await self.create_object(route, obj, home, options, manager, first=True)
         written.warnings = warnings + written.warnings
         return written
 
@@ -112,10 +117,13 @@ class Writer:
         home: tuple[Unchanged, ...],
         options: WriteOptions,
         manager: Manager | None,
+        *,
+        first: bool = False,
     ) -> Written:
-        """`home`: what `check_namespace` found."""
+        """`home`: what `check_namespace` found.  `first`: the object must not say that it was stored before."""
         resource, strategy = route.resource, self._strategies[route.resource]
         meta = obj["metadata"]
+        stored_before = first and says_version(meta)
         if resource.namespaced:
             meta["namespace"] = route.namespace
         generated = bool(meta.get("generateName")) and not meta.get("name")
@@ -152,6 +160,8 @@ class Writer:
                     if await self._store.get(key) is not None:
                         raise st.already_exists(resource.plural, attempt["metadata"]["name"], resource.group)
                     return Written(201, stored, 0, warnings)
+                if stored_before:
+                    raise st.StatusError(500, "", "resourceVersion should not be set on objects to be created")
                 revision = await commit(self._store, key, stored, Revision(0), allocated, home)
                 return Written(201, stored, revision, warnings)
             except PreconditionFailed as failed:
@@ -195,21 +205,21 @@ class Writer:
         match_name(obj, route)
         match_namespace(obj, route)
         resource, strategy = route.resource, self._strategies[route.resource]
-        given = obj["metadata"].get("resourceVersion", "")
         manager = Manager(options.field_manager, "Update", route.subresource)
         for _ in range(TRIES):
             item = await self._store.get(resource.key(route.namespace, route.name))
             check_uid(obj, item, route)
+            version = given_version(obj)
             if item is None:
                 if not strategy.allow_create_on_update or route.subresource:
                     raise st.not_found(resource.plural, route.name, resource.group)
                 home = await self.check_namespace(route, route.name)
                 written = await self.create_object(route, obj, home, options, manager)
             else:
-                _check_version(obj, item, route, strategy)
-                found = await self.replace(route, obj if given else copied(obj), item, options, manager)
+                self.check_version(obj, item, route)
+                found = await self.replace(route, obj if version else copied(obj), item, options, manager)
                 if found is None:
-                    if given:
+                    if version:
                         raise st.conflict(resource.plural, route.name, CHANGED, resource.group)
                     continue
                 written = found
@@ -298,13 +308,3 @@ class Writer:
             labels = resource.kind == "EndpointSlice" and new["metadata"].get("labels") != old["metadata"].get("labels")
             changed = before != after or labels
             new["metadata"]["generation"] = old["metadata"].get("generation", 1) + changed
-
-
-def _check_version(obj: Tree, item: KeyValue, route: Route, strategy: Strategy) -> None:
-    """The version an update is based on: the newest, or none where the kind allows that."""
-    resource, given = route.resource, obj["metadata"].get("resourceVersion", "")
-    if not given and not strategy.allow_unconditional_update:
-        error = f.invalid("metadata.resourceVersion", 0, "must be specified for an update")
-        raise st.invalid(resource.plural, route.name, [error], resource.group)
-    if given and given != str(item.revision):
-        raise st.conflict(resource.plural, route.name, CHANGED, resource.group)

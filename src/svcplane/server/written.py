@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from svcplane.api import codec
+from svcplane.api import fields as f
 from svcplane.api import status as st
 from svcplane.api.resources import ENDPOINTS, NODES, SERVICES
-from svcplane.api.strategy import Tree
+from svcplane.api.strategy import Strategy, Tree
 from svcplane.server.allocation import Allocated
+from svcplane.server.options import version_number
 from svcplane.server.routes import Route
 from svcplane.store.contract import KeyValue, Put, Revision, Store, Transaction, Unchanged
 
@@ -136,3 +138,29 @@ def keep_system_fields(new: Tree, old: Tree, item: KeyValue) -> None:
     meta["resourceVersion"] = str(item.revision)
     if meta.get("managedFields") is None and before.get("managedFields"):
         meta["managedFields"] = before["managedFields"]
+
+
+def says_version(meta: Tree) -> bool:
+    """Whether a new object has a resourceVersion; one that is no number is not looked at."""
+    try:
+        return bool(version_number(meta.get("resourceVersion", "")))
+    except ValueError:
+        return False
+
+
+def given_version(obj: Tree) -> int:
+    """The version an update is based on, 0 where it tells of none.  Raises StatusError 500, as upstream does."""
+    try:
+        return version_number(obj["metadata"].get("resourceVersion", ""))
+    except ValueError as error:
+        raise st.StatusError(500, "", str(error)) from error
+
+
+def check_version(obj: Tree, item: KeyValue, route: Route, strategy: Strategy) -> None:
+    """The version an update is based on: the newest, or none where the kind allows that."""
+    resource, given = route.resource, given_version(obj)
+    if not given and not strategy.allow_unconditional_update:
+        error = f.invalid("metadata.resourceVersion", 0, "must be specified for an update")
+        raise st.invalid(resource.plural, route.name, [error], resource.group)
+    if given and given != item.revision:
+        raise st.conflict(resource.plural, route.name, CHANGED, resource.group)

@@ -244,3 +244,9 @@ async def test_lists_of_any_version_are_not_paged(admin: Caller) -> None:
         ["a", "kubernetes"],
         ["resourceVersion"],
     )
+
+
+@pytest.mark.parametrize("number", ["9223372036854775808", "-9223372036854775809"])
+async def test_numbers_of_queries_have_an_end(admin: Caller, number: str) -> None:
+    status, body = await admin.call("GET", f"{SERVICES}?limit={number}")
+    assert (status, body["message"]) == (400, f'strconv.ParseInt: parsing "{number}": value out of range')

@@ -142,3 +142,58 @@ async def test_generations_given_stay(admin: Caller) -> None:
     assert (status, made["metadata"]["generation"]) == (201, 5)
     await admin.call("DELETE", f"{SERVICES}/g")
     assert (await admin.call("GET", f"{SERVICES}/g"))[1]["metadata"]["generation"] == 6
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "message"),
+    [
+        ("5", 500, "resourceVersion should not be set on objects to be created"),
+        ("0", 201, None),
+        ("x", 201, None),
+    ],
+)
+async def test_versions_of_new_objects(admin: Caller, version: str, status: int, message: str | None) -> None:
+    body = service()
+    body["metadata"]["resourceVersion"] = version
+    assert (await admin.call("POST", f"{SERVICES}?dryRun=All", body))[0] == 201
+    found, answer = await admin.call("POST", SERVICES, body)
+    assert (found, answer.get("message"), answer.get("reason")) == (status, message, None)
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "why"),
+    [
+        ("x", 500, 'strconv.ParseUint: parsing "x": invalid syntax'),
+        ("18446744073709551616", 500, 'strconv.ParseUint: parsing "18446744073709551616": value out of range'),
+        ("999999", 409, "Operation cannot be fulfilled on services"),
+        ("0", 200, ""),
+        ("0{}", 200, ""),
+    ],
+)
+async def test_versions_of_updates(admin: Caller, version: str, status: int, why: str) -> None:
+    _, made = await admin.call("POST", SERVICES, service())
+    given = version.format(made["metadata"]["resourceVersion"])
+    change = {"metadata": {"resourceVersion": given}}
+    apply = {"Content-Type": "application/apply-patch+yaml"}
+    for method, query, body, headers in (
+        ("PUT", "", service() | {"metadata": {"name": "web", "resourceVersion": given}}, {}),
+        ("PATCH", "", change, MERGE),
+        ("PATCH", "?fieldManager=m", {"apiVersion": "v1", "kind": "Service", **change}, apply),
+    ):
+        found, answer = await admin.call(method, f"{SERVICES}/web{query}", body, headers)
+        assert found == status
+        assert answer.get("message", "").startswith(why)
+
+
+async def test_versions_that_some_kinds_must_be_told(admin: Caller) -> None:
+    leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    await admin.call("POST", leases, {"metadata": {"name": "l"}})
+    for version in (None, "", "0"):
+        _, answer = await admin.call("PATCH", f"{leases}/l", {"metadata": {"resourceVersion": version}}, MERGE)
+        assert answer["details"]["causes"] == [
+            {
+                "reason": "FieldValueInvalid",
+                "message": "Invalid value: 0: must be specified for an update",
+                "field": "metadata.resourceVersion",
+            }
+        ]
