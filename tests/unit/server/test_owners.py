@@ -55,3 +55,15 @@ async def test_versions_of_owners(admin: Caller) -> None:
         assert [(one["field"], one["message"]) for one in answer["details"]["causes"]] == [
             ("metadata.ownerReferences.apiVersion", f'Invalid value: "{given}": version must not be empty')
         ]
+
+
+async def test_owners_must_be_told_whole(admin: Caller) -> None:
+    meta = {"name": "a", "ownerReferences": [{}]}
+    _, answer = await admin.call("POST", SERVICES, {"metadata": meta, "spec": {"ports": [{"port": 1}]}})
+    assert [(one["field"], one["message"]) for one in answer["details"]["causes"]] == [
+        ("metadata.ownerReferences.apiVersion", 'Invalid value: "": version must not be empty'),
+        *(
+            (f"metadata.ownerReferences.{key}", 'Invalid value: "": must not be empty')
+            for key in ("kind", "name", "uid")
+        ),
+    ]

@@ -54,7 +54,7 @@ def _owner_references(owners: list[dict[str, Any]], path: str) -> list[FieldErro
             errors.append(f.invalid(f"{path}.apiVersion", owner.get("apiVersion", ""), "version must not be empty"))
         for key in ("kind", "name", "uid"):
             if not owner.get(key):
-                errors.append(f.invalid(f"{path}.{key}", "", f"{key} must not be empty"))
+                errors.append(f.invalid(f"{path}.{key}", "", "must not be empty"))
         if (group, version, owner.get("kind")) == ("", "v1", "Event"):
             errors.append(f.invalid(path, whole, "/v1, Kind=Event is disallowed from being an owner"))
         if owner.get("controller"):

@@ -1,6 +1,7 @@
 """Syntax of names, labels and values.  Each function returns what is wrong, as texts; an empty list is valid.
 
-Source: k8s.io/apimachinery/pkg/util/validation.
+Source: k8s.io/apimachinery/pkg/util/validation; of keys and values of labels pkg/api/validate/content, which tells of
+bytes.
 """
 
 import re
@@ -124,14 +125,15 @@ def _qualified_problems(value: str) -> list[str]:
     parts = value.split("/")
     problems: list[str] = []
     if len(parts) > 2:
-        text = _regex_text("a qualified name " + _CAP, _QUALIFIED, "MyName", "my.name", "123-abc")
+        text = _regex_text("a valid label key " + _CAP, _QUALIFIED, "MyName", "my.name", "123-abc")
         return [f"{text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
     if len(parts) == 2:
         prefix = parts[0]
         if not prefix:
             problems.append("prefix part must be non-empty")
         else:
-            problems += [f"prefix part {problem}" for problem in dns1123_subdomain(prefix)]
+            problems += ["prefix part must be no more than 253 bytes"] if len(prefix.encode()) > 253 else []
+            problems += [] if _SUBDOMAIN_RE.fullmatch(prefix) else [f"prefix part {_SUBDOMAIN_TEXT}"]
     name = parts[-1]
     if not name:
         problems.append("name part must be non-empty")
