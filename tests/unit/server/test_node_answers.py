@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from svcplane.api.strategies.node import BAD_FEATURE
 from svcplane.testing.server import Caller
 
 NODES = "/api/v1/nodes"
@@ -29,8 +30,8 @@ def node(**fields: Any) -> dict[str, Any]:
                 ),
                 (
                     "spec.podCIDRs",
-                    "Internal error: invalid PodCIDRs. failed to check with dual stack with error:failed to parse cidr "
-                    'value:"x" with error:invalid CIDR address: x',
+                    "Internal error: invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[0]: "
+                    "<nil> (invalid CIDR address: x)",
                 ),
                 (
                     "spec.podCIDRs",
@@ -41,6 +42,15 @@ def node(**fields: Any) -> dict[str, Any]:
         (
             node(status={"allocatable": {"example.com/card": "1.5", "kubernetes.io/x": "1.5"}}),
             [("status.allocatable.example.com/card", 'Invalid value: "1500m": must be an integer')],
+        ),
+        (
+            node(status={"nodeInfo": {"swap": {"capacity": 0}}, "declaredFeatures": ["B/c", "A", "A", "b"]}),
+            [
+                ("metadata.nodeSwapStatus.capacity", "Invalid value: 0: must be greater than zero"),
+                ("status.declaredFeatures[1]", 'Invalid value: "A": list must be sorted alphabetically'),
+                ("status.declaredFeatures[2]", 'Duplicate value: "A"'),
+                ("status.declaredFeatures[3]", f'Invalid value: "b": invalid feature name "b": {BAD_FEATURE}'),
+            ],
         ),
     ],
 )

@@ -3,6 +3,8 @@
 Source: pkg/registry/core/node/strategy.go, pkg/apis/core/validation (ValidateNode, ValidateNodeUpdate).
 """
 
+import re
+
 from svcplane.api import fields as f
 from svcplane.api import quantity
 from svcplane.api.fields import FieldError
@@ -11,6 +13,11 @@ from svcplane.api.validation.names import label_value, qualified_name
 from svcplane.api.validation.values import cidr_warnings, strict_cidr
 from svcplane.base.net import canonical_cidr, family_of
 
+BAD_FEATURE = (
+    "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or "
+    "MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"
+)
+_FEATURE = re.compile(r"[A-Z][a-zA-Z0-9]*(/[a-zA-Z][a-zA-Z0-9]*)*")
 TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 #: Resources that come in whole pieces only.
 WHOLE = frozenset(
@@ -76,7 +83,8 @@ class NodeStrategy(Strategy):
         _drop_config(obj)
 
     def validate_create(self, obj: Tree) -> list[FieldError]:
-        return [*_taints(obj), *_resources(obj), *_pod_cidrs(obj["spec"].get("podCIDRs", []))]
+        found = [*_taints(obj), *_resources(obj), *_swap(obj), *_declared_features(obj)]
+        return found + _pod_cidrs(obj["spec"].get("podCIDRs", []))
 
     def validate_update(self, obj: Tree, old: Tree) -> list[FieldError]:
         """A changed Node is looked at as a new one too."""
@@ -84,7 +92,8 @@ class NodeStrategy(Strategy):
 
     def validate_status_update(self, obj: Tree, old: Tree) -> list[FieldError]:
         spec, before = obj.get("spec", {}), old.get("spec", {})
-        errors = [*_resources(obj), *_addresses(obj), *_fixed(spec, before), *_taints(obj)]
+        errors = [*_resources(obj), *_declared_features(obj), *_addresses(obj)]
+        errors += [*_fixed(spec, before), *_taints(obj)]
         if spec.get("externalID", "") != before.get("externalID", ""):
             errors.append(f.forbidden("spec.externalID", "may not be updated"))
         return errors
@@ -150,13 +159,40 @@ def _resources(obj: Tree) -> list[FieldError]:
     return errors
 
 
+def _swap(obj: Tree) -> list[FieldError]:
+    """Upstream reports it below metadata."""
+    capacity = ((obj.get("status", {}).get("nodeInfo") or {}).get("swap") or {}).get("capacity")
+    if capacity is None or capacity > 0:
+        return []
+    return [f.invalid("metadata.nodeSwapStatus.capacity", capacity, "must be greater than zero")]
+
+
+def _declared_features(obj: Tree) -> list[FieldError]:
+    features = obj.get("status", {}).get("declaredFeatures", [])
+    errors: list[FieldError] = []
+    for index, name in enumerate(features):
+        path = f"status.declaredFeatures[{index}]"
+        problem = "must be no more than 253 characters" if len(name.encode()) > 253 else ""
+        if not problem and not _FEATURE.fullmatch(name):
+            problem = BAD_FEATURE
+        if problem:
+            errors.append(f.invalid(path, name, f"invalid feature name {f.quoted(name)}: {problem}"))
+        following = features[index + 1] if index + 1 < len(features) else name + "/"
+        path = f"status.declaredFeatures[{index + 1}]"
+        if following == name:
+            errors.append(f.duplicate(path, following))
+        elif following < name:
+            errors.append(f.invalid(path, following, "list must be sorted alphabetically"))
+    return errors
+
+
 def _pod_cidrs(cidrs: list[str]) -> list[FieldError]:
     path = "spec.podCIDRs"
     errors = [error for index, cidr in enumerate(cidrs) for error in strict_cidr(f"{path}[{index}]", cidr)]
     if len(cidrs) > 1:
-        bad = next((cidr for cidr in cidrs if canonical_cidr(cidr) is None), None)
+        bad = next((index for index, cidr in enumerate(cidrs) if canonical_cidr(cidr) is None), None)
         if bad is not None:
-            why = f"failed to parse cidr value:{f.quoted(bad)} with error:invalid CIDR address: {bad}"
+            why = f"invalid CIDR[{bad}]: <nil> (invalid CIDR address: {cidrs[bad]})"
             errors.append(f.internal(path, f"invalid PodCIDRs. failed to check with dual stack with error:{why}"))
         if bad is not None or len(cidrs) > 2 or len({family_of(cidr) for cidr in cidrs}) < 2:
             errors.append(f.invalid(path, cidrs, "may specify no more than one CIDR for each IP family"))
