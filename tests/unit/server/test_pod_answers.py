@@ -11,6 +11,7 @@ MERGE = {"Content-Type": "application/merge-patch+json"}
 ID = "must be between 0 and 2147483647, inclusive"
 MIRROR, COST = "kubernetes.io/config.mirror", "controller.kubernetes.io/pod-deletion-cost"
 PADDED = 'Invalid value: " i": must not have leading or trailing whitespace'
+MODE = "must be a number between 0 and 0777 (octal), both inclusive"
 NOT_BOTH = "may specify no more than one IP for each IP family"
 SEARCH = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must "
@@ -293,4 +294,88 @@ async def test_what_ended_for_good_stays_so(admin: Caller) -> None:
     again = {"ephemeralContainerStatuses": [{"name": "e", "state": {"running": {}}}]}
     assert await causes(admin, "PATCH", f"{PODS}/p/status", {"status": again}) == [
         ("status.ephemeralContainerStatuses[0].state", "Forbidden: may not be transitioned to non-terminated state")
+    ]
+
+
+def volume(**source: Any) -> dict[str, Any]:
+    return pod(volumes=[{"name": "v", **source}])
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            volume(secret={"secretName": "s", "items": [{"path": "/a/.."}, {"key": "k", "path": "..b", "mode": -1}]}),
+            [
+                ("items[0].key", "Required value"),
+                ("items[0].path", 'Invalid value: "/a/..": must be a relative path'),
+                ("items[0].path", "Invalid value: \"/a/..\": must not contain '..'"),
+                ("items[1].path", "Invalid value: \"..b\": must not start with '..'"),
+                ("items[1].mode", f"Invalid value: -1: {MODE}"),
+            ],
+        ),
+        (
+            volume(
+                downwardAPI={
+                    "items": [
+                        {"path": "a"},
+                        {"path": "b", "fieldRef": {"fieldPath": "spec.nodeName"}, "mode": 512},
+                        {"fieldRef": {"fieldPath": "metadata.labels"}, "resourceFieldRef": {}},
+                        {"path": "c", "resourceFieldRef": {"resource": "limits.cpu"}},
+                    ]
+                }
+            ),
+            [
+                ("", "Required value: one of fieldRef and resourceFieldRef is required"),
+                (
+                    "fieldRef.fieldPath",
+                    'Unsupported value: "spec.nodeName": supported values: "metadata.annotations", "metadata.labels", '
+                    '"metadata.name", "metadata.namespace", "metadata.uid"',
+                ),
+                ("mode", f"Invalid value: 512: {MODE}"),
+                ("path", "Required value"),
+                ("", 'Invalid value: "resource": fieldRef and resourceFieldRef can not be specified simultaneously'),
+                ("resourceFieldRef.containerName", "Required value"),
+            ],
+        ),
+        (
+            volume(
+                projected={
+                    "sources": [
+                        {"secret": {"items": [{"key": "k", "path": "a"}]}, "configMap": {"name": "m"}},
+                        {"configMap": {"name": "m", "items": [{"key": "k", "path": "a"}]}},
+                        {"serviceAccountToken": {"expirationSeconds": 60}},
+                    ]
+                }
+            ),
+            [
+                ("sources[0].secret.name", "Required value"),
+                ("sources[0]", "Forbidden: may not specify more than 1 volume type"),
+                ("", 'Invalid value: "m": conflicting duplicate paths'),
+                (
+                    "sources[2].serviceAccountToken.expirationSeconds",
+                    "Invalid value: 60: may not specify a duration less than 10 minutes",
+                ),
+                ("path", "Required value"),
+            ],
+        ),
+    ],
+)
+async def test_volumes(admin: Caller, body: dict[str, Any], expected: Causes) -> None:
+    kind = next(key for key in body["spec"]["volumes"][0] if key != "name")
+    path = f"spec.volumes[0].{kind}"
+    found = await causes(admin, "POST", PODS, body)
+    assert found == [(f"{path}.{field}".rstrip("."), message) for field, message in expected]
+
+
+async def test_mounts_that_spread(admin: Caller) -> None:
+    mounts = [
+        {"name": "v", "mountPath": f"/{mode}", "mountPropagation": mode} for mode in ("None", "x", "Bidirectional")
+    ]
+    body = container(volumeMounts=mounts)
+    body["spec"]["volumes"] = [{"name": "v", "emptyDir": {}}]
+    path = "spec.containers[0].volumeMounts.mountPropagation"
+    assert await causes(admin, "POST", PODS, body) == [
+        (path, 'Unsupported value: "x": supported values: "Bidirectional", "HostToContainer", "None"'),
+        (path, "Forbidden: Bidirectional mount propagation is available only to privileged containers"),
     ]

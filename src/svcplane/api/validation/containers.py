@@ -4,12 +4,13 @@ from svcplane.api import fields as f
 from svcplane.api import quantity
 from svcplane.api.fields import FieldError
 from svcplane.api.strategy import Tree
-from svcplane.api.validation import handlers, security
+from svcplane.api.validation import handlers, references, security
 from svcplane.api.validation.names import dns1123_label, dns1123_subdomain, port_name, port_number, qualified_name
 from svcplane.api.validation.ports import protocol
 
 PADDED = "must not have leading or trailing whitespace"
 POLICIES = ("Always", "Never", "OnFailure")
+PROPAGATION = ("Bidirectional", "HostToContainer", "None")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _ENV_TEXT = "a valid environment variable name must consist only of printable ASCII characters other than '='"
 _ENV_FIELDS = (
@@ -23,11 +24,6 @@ _ENV_FIELDS = (
     "status.podIP",
     "status.podIPs",
 )
-_ENV_RESOURCES = tuple(
-    f"{set_}.{name}" for set_ in ("limits", "requests") for name in ("cpu", "ephemeral-storage", "memory")
-)
-_SIZES = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
-_UNCONVERTED = "error converting fieldPath"
 _ENV_SOURCES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef")
 _STANDARD = frozenset({"cpu", "memory", "ephemeral-storage"})
 _SIDECAR_ONLY = ("lifecycle", *handlers.PROBES)
@@ -92,7 +88,7 @@ def _common(container: Tree, path: str, spec: Tree) -> list[FieldError]:
     errors += _ports(container.get("ports", []), f"{path}.ports")
     errors += _env(container.get("env", []), f"{path}.env")
     errors += _env_from(container.get("envFrom", []), f"{path}.envFrom")
-    errors += _mounts(container.get("volumeMounts", []), spec, f"{path}.volumeMounts")
+    errors += _mounts(container, spec, f"{path}.volumeMounts")
     pull, place = container.get("imagePullPolicy", ""), f"{path}.imagePullPolicy"
     if pull not in PULL_POLICIES:
         errors.append(f.not_supported(place, pull, PULL_POLICIES) if pull else f.required(place))
@@ -189,9 +185,9 @@ def _value_from(variable: Tree, path: str) -> list[FieldError]:
     given = [kind for kind in _ENV_SOURCES if source.get(kind) is not None]
     errors: list[FieldError] = []
     if source.get("fieldRef") is not None:
-        errors += _field_ref(source["fieldRef"], f"{path}.fieldRef")
+        errors += references.field(source["fieldRef"], f"{path}.fieldRef", _ENV_FIELDS)
     if source.get("resourceFieldRef") is not None:
-        errors += _resource_ref(source["resourceFieldRef"], f"{path}.resourceFieldRef")
+        errors += references.resource(source["resourceFieldRef"], f"{path}.resourceFieldRef")
     for kind in ("configMapKeyRef", "secretKeyRef"):
         if source.get(kind) is not None:
             errors += _key_ref(source[kind], f"{path}.{kind}")
@@ -208,55 +204,15 @@ def _value_from(variable: Tree, path: str) -> list[FieldError]:
     return errors
 
 
-def _field_ref(reference: Tree, path: str) -> list[FieldError]:
-    for field in ("apiVersion", "fieldPath"):
-        if not reference.get(field):
-            return [f.required(f"{path}.{field}")]
-    field, place = reference["fieldPath"], f"{path}.fieldPath"
-    if reference["apiVersion"] != "v1":
-        return [f.invalid(place, field, f"{_UNCONVERTED}: unsupported pod version: {reference['apiVersion']}")]
-    head, bracket, subscript = field.removesuffix("']").partition("['")
-    if head and bracket and field.endswith("']"):
-        if head not in ("metadata.annotations", "metadata.labels"):
-            return [f.invalid(place, field, f"{_UNCONVERTED}: field label does not support subscript: {field}")]
-        key = subscript.lower() if head == "metadata.annotations" else subscript
-        return [f.invalid(path, subscript, text) for text in qualified_name(key)]
-    if field in _ENV_FIELDS or field == "spec.host":
-        return []
-    if field in ("metadata.labels", "metadata.annotations", "spec.restartPolicy", "status.phase", "spec.schedulerName"):
-        return [f.not_supported(place, field, _ENV_FIELDS)]
-    return [f.invalid(place, field, f"{_UNCONVERTED}: field label not supported: {field}")]
-
-
-def _resource_ref(reference: Tree, path: str) -> list[FieldError]:
-    name, divisor = reference.get("resource", ""), reference.get("divisor", "0")
-    kind = name.partition(".")[2]
-    kind = "hugepages" if kind.startswith("hugepages-") else kind
-    known = name in _ENV_RESOURCES or (kind == "hugepages" and name.startswith(("limits.", "requests.")))
-    errors: list[FieldError] = []
-    if not name:
-        errors.append(f.required(f"{path}.resource"))
-    elif not known:
-        errors.append(f.not_supported(f"{path}.resource", name, _ENV_RESOURCES))
-    if not known or not quantity.parse(divisor):
-        return errors
-    allowed = ("1m", "1") if kind == "cpu" else _SIZES
-    if quantity.canonical(divisor) not in allowed:
-        listed = "1m and 1" if kind == "cpu" else ", ".join(_SIZES)
-        what = "local ephemeral storage" if kind == "ephemeral-storage" else kind
-        detail = f"only divisor's values {listed} are supported with the {what} resource"
-        errors.append(f.invalid(f"{path}.divisor", name, detail))
-    return errors
-
-
 def _key_ref(reference: Tree, path: str) -> list[FieldError]:
     name = reference.get("name", "")
     errors = [f.invalid(f"{path}.name", name, text) for text in dns1123_subdomain(name)]
     return errors + ([] if reference.get("key") else [f.required(f"{path}.key")])
 
 
-def _mounts(mounts: list[Tree], spec: Tree, path: str) -> list[FieldError]:
+def _mounts(container: Tree, spec: Tree, path: str) -> list[FieldError]:
     errors: list[FieldError] = []
+    mounts = container.get("volumeMounts", [])
     volumes = {volume.get("name", "") for volume in spec.get("volumes", [])}
     seen: set[str] = set()
     for index, mount in enumerate(mounts):
@@ -267,7 +223,19 @@ def _mounts(mounts: list[Tree], spec: Tree, path: str) -> list[FieldError]:
         if target in seen:
             errors.append(f.invalid(f"{place}.mountPath", target, "must be unique"))
         seen.add(target)
-        errors += _sub_path(mount, place, path)
+        errors += _sub_path(mount, place, path) + _propagation(mount, container, f"{path}.mountPropagation")
+    return errors
+
+
+def _propagation(mount: Tree, container: Tree, path: str) -> list[FieldError]:
+    """Upstream does not say which mount it is."""
+    mode = mount.get("mountPropagation")
+    if mode is None:
+        return []
+    errors = [] if mode in PROPAGATION else [f.not_supported(path, mode, PROPAGATION)]
+    if mode == "Bidirectional" and not (container.get("securityContext") or {}).get("privileged"):
+        detail = "Bidirectional mount propagation is available only to privileged containers"
+        errors.append(f.forbidden(path, detail))
     return errors
 
 
