@@ -135,6 +135,41 @@ async def causes(admin: Caller, method: str, path: str, body: Any) -> Causes:
             ],
         ),
         (
+            pod(
+                shareProcessNamespace=True,
+                hostPID=True,
+                hostIPC=True,
+                hostUsers=False,
+                securityContext={"seccompProfile": {"type": "Localhost", "localhostProfile": "/a"}},
+            ),
+            [
+                (
+                    "spec.securityContext.shareProcessNamespace",
+                    "Invalid value: true: ShareProcessNamespace and HostPID cannot both be enabled",
+                ),
+                (
+                    "spec.securityContext.seccompProfile.localhostProfile",
+                    'Invalid value: "/a": must be a relative path',
+                ),
+                ("spec.HostPID", "Forbidden: when `pod.Spec.HostUsers` is false"),
+                ("spec.HostIPC", "Forbidden: when `pod.Spec.HostUsers` is false"),
+            ],
+        ),
+        (
+            container(securityContext={"seccompProfile": {"type": "x", "localhostProfile": "a"}}),
+            [
+                (
+                    "spec.containers[0].securityContext.seccompProfile.type",
+                    'Unsupported value: "x": supported values: "Localhost", "RuntimeDefault", "Unconfined"',
+                ),
+                (
+                    "spec.containers[0].securityContext.seccompProfile.localhostProfile",
+                    'Invalid value: {"Type":"x","LocalhostProfile":"a"}: can only be set when seccomp type is '
+                    "Localhost",
+                ),
+            ],
+        ),
+        (
             container(envFrom=[{"prefix": "a="}, {"configMapRef": {}, "secretRef": {"name": "a"}}]),
             [
                 (

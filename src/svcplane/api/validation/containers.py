@@ -4,7 +4,7 @@ from svcplane.api import fields as f
 from svcplane.api import quantity
 from svcplane.api.fields import FieldError
 from svcplane.api.strategy import Tree
-from svcplane.api.validation import handlers, references, security
+from svcplane.api.validation import handlers, paths, references, security
 from svcplane.api.validation.names import dns1123_label, dns1123_subdomain, port_name, port_number, qualified_name
 from svcplane.api.validation.ports import protocol
 
@@ -246,10 +246,7 @@ def _sub_path(mount: Tree, place: str, path: str) -> list[FieldError]:
         value = mount.get(field, "")
         if field == "subPathExpr" and value and mount.get("subPath"):
             errors.append(f.invalid(f"{place}.{field}", value, "subPathExpr and subPath are mutually exclusive"))
-        if value.startswith("/"):
-            errors.append(f.invalid(f"{path}.{field}", value, "must be a relative path"))
-        if ".." in value.split("/"):
-            errors.append(f.invalid(f"{path}.{field}", value, "must not contain '..'"))
+        errors += paths.local(value, f"{path}.{field}")
     return errors
 
 

@@ -46,9 +46,10 @@ def spec_faults(spec: Tree) -> list[FieldError]:
     errors += _one_of("restartPolicy", spec.get("restartPolicy", ""), RESTART_POLICIES)
     errors += _one_of("dnsPolicy", spec.get("dnsPolicy", ""), DNS_POLICIES)
     errors += meta.labels(spec.get("nodeSelector", {}), "spec.nodeSelector")
-    errors += security.of_pod(spec.get("securityContext") or {}, "spec.securityContext")
+    errors += security.of_pod(spec, "spec.securityContext")
     errors += _dns_config(spec)
     errors += _gates(spec)
+    errors += security.of_users(spec)
     errors += _names(spec, ("serviceAccountName", "nodeName"), dns1123_subdomain)
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and not 1 <= deadline <= MAX_INT32:

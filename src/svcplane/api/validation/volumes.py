@@ -6,7 +6,7 @@ from svcplane.api import fields as f
 from svcplane.api import quantity
 from svcplane.api.fields import FieldError
 from svcplane.api.strategy import Tree
-from svcplane.api.validation import references
+from svcplane.api.validation import paths, references
 from svcplane.api.validation.names import dns1123_label
 
 BAD_MODE = "must be a number between 0 and 0777 (octal), both inclusive"
@@ -95,7 +95,7 @@ def _host_path(source: Tree, path: str) -> list[FieldError]:
     given = source.get("path", "")
     if not given:
         return [f.required(f"{path}.path")]
-    errors = [f.invalid(f"{path}.path", given, "must not contain '..'")] if ".." in given.split("/") else []
+    errors = paths.no_way_up(given, f"{path}.path")
     if source.get("type") not in (None, *HOST_PATHS):
         errors.append(f.not_supported(f"{path}.type", source["type"], HOST_PATHS))
     return errors
@@ -109,11 +109,7 @@ def _mode(holder: Tree, field: str, path: str) -> list[FieldError]:
 def _below(holder: Tree, path: str) -> list[FieldError]:
     """A path of a file within a volume."""
     given, path = holder.get("path", ""), f"{path}.path"
-    errors = [] if given else [f.required(path)]
-    if given.startswith("/"):
-        errors.append(f.invalid(path, given, "must be a relative path"))
-    if ".." in given.split("/"):
-        errors.append(f.invalid(path, given, "must not contain '..'"))
+    errors = ([] if given else [f.required(path)]) + paths.local(given, path)
     if given.startswith("..") and not given.startswith("../"):
         errors.append(f.invalid(path, given, "must not start with '..'"))
     return errors
