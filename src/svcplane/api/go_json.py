@@ -85,3 +85,10 @@ def printed(value: Any) -> str:
             return "[" + " ".join(printed(item) for item in value) + "]"
         case _:
             return str(value)
+
+
+def escaped(text: str) -> str:
+    """JSON as `encoding/json` writes it: what HTML or JavaScript could take for their own is escaped."""
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text

@@ -13,6 +13,7 @@ from svcplane.api.patch import merge as merge_patch
 from svcplane.api.patch import strategic as strategic_patch
 from svcplane.api.patch import typed
 from svcplane.api.patch.apply import apply as server_side_apply
+from svcplane.api.patch.apply import with_last_applied
 from svcplane.api.patch.managed import Manager
 from svcplane.api.resources import Resource
 from svcplane.api.strategy import Tree
@@ -107,15 +108,18 @@ class Patcher:
         if item is None and uid:
             why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
             raise st.conflict(resource.plural, route.name, why, resource.group)
+        manager = Manager(options.field_manager, "Apply", route.subresource)
         merged = server_side_apply(
             live,
             tree,
-            Manager(options.field_manager, "Apply", route.subresource),
+            manager,
             force=options.force,
             now=self._writer.now(),
             kind=resource.kind,
             api_version=resource.api_version,
         )
+        if isinstance(patch, dict):
+            with_last_applied(merged, patch, manager)
         if repeated and options.field_validation == "Strict":
             raise st.bad_request(f"error strict decoding YAML: error converting YAML to JSON: {repeated[0]}")
         written: Written | None

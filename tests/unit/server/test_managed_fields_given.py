@@ -27,4 +27,11 @@ async def test_entries_are_replaced_kept_and_reset_by_an_update() -> None:
         assert await managers(call) == []
         made["metadata"]["labels"] = {"a": "b"}
         await call.call("PUT", f"{SERVICES}/web?fieldManager=one", made)
-        assert await managers(call) == [("one", "Update")]
+        assert await managers(call) == []  # nobody is noted until the next apply
+        apply = {"Content-Type": "application/apply-patch+yaml"}
+        head = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "labels": {"a": "c"}}}
+        _, refused = await call.call("PATCH", f"{SERVICES}/web?fieldManager=m", head, apply)
+        why = 'conflict with "before-first-apply" using v1: .metadata.labels.a'
+        assert refused["message"] == f"Apply failed with 1 conflict: {why}"
+        await call.call("PATCH", f"{SERVICES}/web?fieldManager=m&force=true", head, apply)
+        assert await managers(call) == [("m", "Apply"), ("before-first-apply", "Update")]

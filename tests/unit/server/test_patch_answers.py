@@ -1,5 +1,6 @@
 """What patches and applies that do not fit are answered."""
 
+import json
 from typing import Any
 
 import pytest
@@ -245,9 +246,8 @@ async def test_conflicts_of_an_apply_are_listed_by_manager(admin: Caller) -> Non
     wanted = {**head, "metadata": {"name": "s", "labels": {"a": "2", "b": "2"}}}
     status, body = await admin.call("PATCH", f"{slices}/s?fieldManager=m", wanted, APPLY)
     assert (status, body["reason"]) == (409, "Conflict")
-    first, *rest = body["message"].split("\n")
-    assert first.startswith('Apply failed with 2 conflicts: conflicts with "maker" using discovery.k8s.io/v1 at 20')
-    assert rest == ["- .metadata.labels.a", "- .metadata.labels.b"]
+    first = 'Apply failed with 2 conflicts: conflicts with "maker" using discovery.k8s.io/v1:'
+    assert body["message"] == "\n".join([first, "- .metadata.labels.a", "- .metadata.labels.b"])
     forced = await admin.call("PATCH", f"{slices}/s?fieldManager=m&force=true", wanted, APPLY)
     assert (forced[0], forced[1]["metadata"]["labels"]) == (200, {"a": "2", "b": "2"})
 
@@ -300,3 +300,35 @@ async def test_what_a_write_sets_back_it_does_not_own(admin: Caller, web: str) -
 
 async def test_an_empty_object_applied_changes_nothing(admin: Caller, web: str) -> None:
     assert [(await apply(admin, "web", manager))[0] for manager in ("a", "b")] == [200, 200]
+
+
+async def test_conflicts_come_as_field_sets_name_them(admin: Caller) -> None:
+    """At each level what ends there, then what is below; ports by their numbers."""
+    ports = [{"port": number, "name": f"p{number}", "targetPort": 1} for number in (443, 80)]
+    made = {"metadata": {"name": "web"}, "spec": {"ports": ports, "type": "ClusterIP"}}
+    await admin.call("POST", f"{SERVICES}?fieldManager=maker", made)
+    _, body = await apply(admin, "web", "m", ports=[{**port, "targetPort": 2} for port in ports], type="NodePort")
+    assert body["message"].split("\n")[1:] == [
+        "- .spec.type",
+        '- .spec.ports[port=80,protocol="TCP"].targetPort',
+        '- .spec.ports[port=443,protocol="TCP"].targetPort',
+    ]
+
+
+async def test_kubectl_takes_over_what_it_applied_before_by_itself(admin: Caller) -> None:
+    """Its annotation follows; what others have changed since stays theirs."""
+    key = "kubectl.kubernetes.io/last-applied-configuration"
+    port = {"port": 80, "targetPort": 1}
+    head: dict[str, Any] = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}}
+    first = head | {"spec": {"ports": [port], "sessionAffinity": "None"}}
+    made = {**first, "metadata": {"name": "web", "annotations": {key: json.dumps(first)}}}
+    await admin.call("POST", f"{SERVICES}?fieldManager=kubectl-client-side-apply", made)
+    spec = {"ports": [{**port, "targetPort": 2}]}
+    assert (await apply(admin, "web", "other", **spec))[0] == 409
+    status, body = await apply(admin, "web", "kubectl", **spec)
+    assert (status, body["spec"]["ports"][0]["targetPort"]) == (200, 2)
+    expected = json.dumps(head | {"spec": spec}, separators=(",", ":"), sort_keys=True) + "\n"
+    assert body["metadata"]["annotations"] == {key: expected}
+    await admin.call("PATCH", f"{SERVICES}/web?fieldManager=x", {"spec": {"ports": [{**port, "name": "n"}]}}, STRATEGIC)
+    status, body = await apply(admin, "web", "kubectl", ports=[{**port, "name": "m"}])
+    assert (status, body["details"]["causes"][0]["message"]) == (409, 'conflict with "x" using v1')

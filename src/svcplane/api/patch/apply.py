@@ -6,6 +6,7 @@ Pure.  Source: KEP-555; sigs.k8s.io/structured-merge-diff/merge.
 import json
 from typing import Any
 
+from svcplane.api import go_json
 from svcplane.api.patch.managed import (
     Entry,
     FieldSet,
@@ -19,6 +20,10 @@ from svcplane.api.patch.managed import (
 )
 from svcplane.api.schema import Field, Type, fields_of
 from svcplane.api.status import StatusError
+
+KUBECTL, LAST_APPLIED = "kubectl", "kubectl.kubernetes.io/last-applied-configuration"
+#: Owns what was there before anybody was noted.
+BEFORE_FIRST_APPLY = "before-first-apply"
 
 
 def apply(
@@ -35,9 +40,14 @@ def apply(
     wanted = {path: value for path, value in object_leaves(patch, kind).items() if not is_reset(path, manager)}
     entries = read_entries(live) if live is not None else []
     present = object_leaves(live, kind) if live is not None else {}
+    if live is not None and not entries:  # nobody has been noted: what is there is somebody's
+        everything = frozenset(path for path in present if not is_reset(path, manager))
+        entries = [Entry(Manager(BEFORE_FIRST_APPLY, "Update"), now, everything)]
     conflicts = _conflicts(wanted, present, entries, manager)
     if conflicts and not force:
-        raise conflict_error(conflicts, api_version)
+        refused = _not_kubectls_own(conflicts, live or {}, present, manager, kind, api_version)
+        if refused:
+            raise conflict_error(refused, api_version)
     lost = {path for path, _ in conflicts}
     own: FieldSet = next((entry.fields for entry in entries if entry.manager == manager), frozenset())
     others = [Entry(entry.manager, entry.time, entry.fields - lost) for entry in entries if entry.manager != manager]
@@ -60,10 +70,59 @@ def _conflicts(
     for entry in entries:
         if entry.manager == manager:
             continue
-        for path in sorted(entry.fields & wanted.keys()):
+        for path in sorted(entry.fields & wanted.keys(), key=_place):
             if path[-1] != "." and present.get(path) != wanted[path] and not _says_nothing(path, wanted, present):
                 found.append((path, entry))
     return found
+
+
+def _place(path: Path) -> list[tuple[bool, Any]]:
+    """Where a field set names a path: at each level what ends there comes first; items come by the values of their
+    keys, numbers as such."""
+    return [
+        (index < len(path) - 1, sorted(json.loads(element[2:]).items()) if element.startswith("k:") else element)
+        for index, element in enumerate(path)
+    ]
+
+
+def _not_kubectls_own(
+    conflicts: list[tuple[Path, Entry]],
+    live: dict[str, Any],
+    present: dict[Path, Any],
+    manager: Manager,
+    kind: str,
+    api_version: str,
+) -> list[tuple[Path, Entry]]:
+    """The conflicts without those of `kubectl` with what it applied itself before it applied by the server.
+
+    Source: k8s.io/apimachinery/pkg/util/managedfields/internal/lastappliedmanager.go.
+    """
+    if manager.name != KUBECTL:
+        return conflicts
+    try:
+        applied = json.loads(live.get("metadata", {}).get("annotations", {}).get(LAST_APPLIED) or "null")
+    except ValueError:
+        return conflicts
+    if not isinstance(applied, dict) or applied.get("apiVersion") != api_version:
+        return conflicts
+    before = object_leaves(applied, kind)
+    return [(path, entry) for path, entry in conflicts if path not in before or before[path] != present.get(path)]
+
+
+def with_last_applied(result: dict[str, Any], patch: dict[str, Any], manager: Manager) -> None:
+    """Bring the annotation of a client-side apply up to date, where there is one and `kubectl` applies.
+
+    Source: k8s.io/apimachinery/pkg/util/managedfields/internal/lastappliedupdater.go.
+    """
+    annotations = result["metadata"].get("annotations", {})
+    if manager.name != KUBECTL or not annotations.get(LAST_APPLIED):
+        return
+    meta = patch.get("metadata") or {}
+    kept = {key: value for key, value in (meta.get("annotations") or {}).items() if key != LAST_APPLIED}
+    rest = {key: value for key, value in meta.items() if key != "annotations"}
+    shown = {**patch, "metadata": {**rest, **({"annotations": kept} if kept else {})}}
+    text = go_json.escaped(json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False)) + "\n"
+    result["metadata"]["annotations"] = {**annotations, LAST_APPLIED: text}
 
 
 def _says_nothing(path: Path, wanted: dict[Path, Any], present: dict[Path, Any]) -> bool:
@@ -80,7 +139,7 @@ def conflict_error(conflicts: list[tuple[Path, Entry]], api_version: str = "v1")
         if entry.manager.subresource:
             who += f' with subresource "{entry.manager.subresource}"'
         if entry.manager.operation != "Apply":
-            who += f" using {api_version}" + (f" at {entry.time}" if entry.time else "")
+            who += f" using {api_version}"
         causes.append({"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": dotted(path)})
         fields.setdefault(who, []).append(dotted(path))
     if len(conflicts) == 1:

@@ -253,9 +253,14 @@ def record_update(
     """After a write that is no apply: the manager owns what it changed, others lose that.
 
     Only what the write itself removes is disowned; a field that the server dropped by itself stays owned.
-    A write may set the entries themselves, from which this then goes on; nothing or one empty entry resets them.
-    Source: k8s.io/apimachinery structured-merge fieldmanager, decodeLiveOrNew.
+    A write may set the entries themselves, from which this then goes on; nothing or one empty entry resets them, and
+    then nobody is noted until the next apply.
+    Source: k8s.io/apimachinery structured-merge fieldmanager, decodeLiveOrNew, skipNonAppliedManager.
     """
+    before = _entries_before(new, old, manager)
+    if old is not None and not before:
+        new["metadata"].pop("managedFields", None)
+        return
     changed, removed = differences(new, old or {}, kind)
     changed = {path for path in changed if not is_reset(path, manager)}
     if _record_known(new, old, manager, changed, removed):
@@ -263,7 +268,7 @@ def record_update(
     entries: list[Entry] = []
     own: FieldSet = frozenset()
     own_time = now
-    for entry in _entries_before(new, old, manager):
+    for entry in before:
         if entry.manager == manager:
             own, own_time = entry.fields, entry.time
         else:
