@@ -31,11 +31,14 @@ class Requirement:
                 return value is not None
             case "!":
                 return value is None
-        try:
-            bound = int(next(iter(self.values)))
-            return value is not None and (int(value) > bound if self.operator == "gt" else int(value) < bound)
-        except ValueError:
-            return False
+        bound, found = int(next(iter(self.values))), _whole(value or "")
+        return found is not None and (found > bound if self.operator == "gt" else found < bound)
+
+
+def _whole(text: str) -> int | None:
+    """A number of 64 bits."""
+    number = int(text) if re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII) else None
+    return number if number is not None and -(1 << 63) <= number < 1 << 63 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,7 @@ def _is_name(token: str) -> bool:
 def _checked(key: str, operator: str, values: set[str]) -> Requirement:
     problems: list[str] = []
     for index, value in enumerate(sorted(values)):
-        if operator in ("gt", "lt") and not re.fullmatch(r"[+-]?\d+", value, re.ASCII):
+        if operator in ("gt", "lt") and _whole(value) is None:
             detail = "for 'Gt', 'Lt' operators, the value must be an integer"
             problems.append(f"values[{index}]: Invalid value: {quoted(value)}: {detail}")
         if bad := label_value(value):
@@ -218,18 +221,23 @@ def parse_field_selector(text: str, supported: frozenset[str], *, own_labels: bo
     `own_labels`: the kind knows other fields than its name, which upstream words otherwise.
     """
     terms: list[FieldTerm] = []
-    for part in re.split(r"(?<!\\),", text):
+    for part in sorted(_parts(text)):  # upstream sorts them before it looks at them
         if not part:
             continue
         match = re.match(r"(.*?)(!=|==|=)(.*)", part, re.S)
         if match is None:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{part}'")
         field, operator, value = match.groups()
-        value = _unescaped(value)
-        if field not in supported:
-            raise _unsupported(field, supported, own_labels=own_labels)
-        terms.append(FieldTerm(field, operator != "!=", value))
+        terms.append(FieldTerm(field, operator != "!=", _unescaped(value)))
+    for term in terms:
+        if term.field not in supported:
+            raise _unsupported(term.field, supported, own_labels=own_labels)
     return tuple(terms)
+
+
+def _parts(text: str) -> list[str]:
+    """At the commas before which there is no backslash that escapes them."""
+    return re.findall(r"(?:\\.|[^,\\]|\\$)+", text, re.S)
 
 
 def _unescaped(value: str) -> str:
@@ -242,8 +250,8 @@ def _unescaped(value: str) -> str:
             at += 1
             if value[at : at + 1] not in ("\\", ",", "="):
                 raise bad_request(f"invalid field selector: invalid escape sequence: \\{value[at : at + 1]}")
-        elif char == "=":
-            raise bad_request("invalid field selector: unescaped character in value: =")
+        elif char == "=":  # upstream tells of its number
+            raise bad_request(f"invalid field selector: unescaped character in value: {ord(char)}")
         result += value[at]
         at += 1
     return result
