@@ -6,6 +6,7 @@ Source: k8s.io/apiserver pkg/endpoints/handlers/watch.go, pkg/storage/cacher.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -24,6 +25,8 @@ from svcplane.server.routes import Route
 from svcplane.store.contract import Event, Page, Watch
 
 BOOKMARK_EVERY_S = 60.0
+#: The last bookmark comes so long before the end; a watch that is no longer than that has none.
+BOOKMARK_BEFORE_END_S = 2.0
 DEFAULT_WATCH_S = 1800.0
 #: Revision, key, type of event, form of the object.
 Place = tuple[int, str, str, str]
@@ -161,25 +164,27 @@ class WatchStream:
 
         return push_to
 
+    def _next_bookmark(self, now: float, ends: float) -> float:
+        """Every minute, and once more shortly before the end; at no time where none is wanted."""
+        due = min(now + BOOKMARK_EVERY_S, ends - BOOKMARK_BEFORE_END_S)
+        return due if self._options.bookmarks and due > now else math.inf
+
     async def run(self, watch: Watch) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         ends = loop.time() + (self._options.timeout_s or DEFAULT_WATCH_S)
-        every = BOOKMARK_EVERY_S if self._options.bookmarks else DEFAULT_WATCH_S
-        due = loop.time() + every
+        due = self._next_bookmark(loop.time(), ends)
         try:
             yield self._initial_lines(self._initial) if self._initial is not None else b""
             while (events := await watch.read(max(0.0, min(ends, due) - loop.time()))) is not None:
                 if chunk := self._chunk(events):
                     yield chunk
-                if loop.time() < min(ends, due):
-                    continue
-                due = loop.time() + every
-                if self._options.bookmarks:
+                if loop.time() >= ends:
+                    return
+                if loop.time() >= due:
+                    due = self._next_bookmark(loop.time(), ends)
                     # what has come since goes out first: a bookmark must not pass what has not been sent
                     events = watch.take()
                     yield self._chunk(events, bookmark(self._resource, watch.progress, self._wanted))
-                if loop.time() >= ends:
-                    return
         except StoreError as error:
             body = st.expired(str(error)).body()
             yield b'{"type":"ERROR","object":%s}\n' % codec.encode(body)

@@ -107,10 +107,19 @@ async def test_forgotten_version_is_gone_in_an_error_event(admin: Caller) -> Non
     assert (event["type"], event["object"]["code"], event["object"]["reason"]) == ("ERROR", 410, "Expired")
 
 
-async def test_quiet_watch_ends_at_its_timeout_with_a_bookmark(admin: Caller) -> None:
+async def test_quiet_watch_has_a_bookmark_shortly_before_its_timeout(
+    admin: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_stream, "BOOKMARK_BEFORE_END_S", 0.9)
     watch = await watching(admin, f"allowWatchBookmarks=true&timeoutSeconds=1&resourceVersion={await version(admin)}")
     event = await watch.next()
     assert (event["type"], event["object"]["metadata"]["resourceVersion"]) == ("BOOKMARK", await version(admin))
+    with pytest.raises(StopAsyncIteration):
+        await watch.next()
+
+
+async def test_a_watch_that_is_over_too_soon_has_no_bookmark(admin: Caller) -> None:
+    watch = await watching(admin, f"allowWatchBookmarks=true&timeoutSeconds=1&resourceVersion={await version(admin)}")
     with pytest.raises(StopAsyncIteration):
         await watch.next()
 
