@@ -16,9 +16,13 @@ class Filter:
         return bool(self._labels) or bool(self._fields)
 
     @property
-    def is_of_one(self) -> bool:
-        """Whether one name alone can match."""
-        return any(term.field == "metadata.name" and term.equal for term in self._fields)
+    def has_fields(self) -> bool:
+        return bool(self._fields)
+
+    @property
+    def name(self) -> str | None:
+        """The one name that can match, where there is one alone."""
+        return next((term.value for term in self._fields if term.field == "metadata.name" and term.equal), None)
 
     def matches(self, stored: bytes) -> bool:
         return not self or self.accepts(codec.load(stored, 0, self._resource))

@@ -97,3 +97,8 @@ def in_version(shown: dict[str, Any], version: str) -> dict[str, Any]:
 def not_in_form(form: str, why: str) -> StatusError:
     """406: what was asked for does not come in the form that is accepted."""
     return StatusError(406, "NotAcceptable", f"you requested {form}, but the requested object {why}", {})
+
+
+def not_streamed() -> StatusError:
+    """406: events do not come in YAML."""
+    return StatusError(406, "NotAcceptable", f"only the following media types are accepted: {_STREAMED}")

@@ -163,15 +163,14 @@ def list_options(request: Request, *, watch: bool) -> ListOptions:
 
 
 def _number(request: Request, name: str) -> int | None:
-    text = request.param(name)
-    if not text:
+    text = next((value for key, value in request.query if key == name), None)
+    if text is None:
         return None
     if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):
         raise bad_request(f"strconv.ParseInt: parsing {f.quoted(text)}: invalid syntax")
-    number = int(text)
-    if not -(1 << 63) <= number < 1 << 63:
+    if len(text) > 20 or not -(1 << 63) <= int(text) < 1 << 63:
         raise bad_request(f"strconv.ParseInt: parsing {f.quoted(text)}: value out of range")
-    return number
+    return int(text)
 
 
 def _list_faults(options: ListOptions, watch: bool) -> list[f.FieldError]:

@@ -17,7 +17,7 @@ from svcplane.base.errors import StoreError
 from svcplane.server.continuing import Continue
 from svcplane.server.filtering import Filter
 from svcplane.server.metrics import Tally
-from svcplane.server.negotiation import Wanted, in_version, not_in_form
+from svcplane.server.negotiation import YAML, Wanted, in_version, not_in_form, not_streamed
 from svcplane.server.options import ListOptions, checked_version, included, list_options, too_large_version
 from svcplane.server.routes import Route
 from svcplane.server.watching import Shared, WatchStream
@@ -128,7 +128,9 @@ class Reader:
                 return page, Continue(page.revision, last).encode() if page.remaining and limit else ""
             # by name a list is of one object, but for those of all namespaces and those that go on
             alone = (
-                chosen.is_of_one and not options.continue_ and (bool(route.namespace) or not route.resource.namespaced)
+                chosen.name is not None
+                and not options.continue_
+                and (bool(route.namespace) or not route.resource.namespaced)
             )
             found: list[KeyValue] = []
             while True:
@@ -195,6 +197,10 @@ class Reader:
     async def watch(self, route: Route, request: Request, wanted: Wanted) -> Response:
         options = list_options(request, watch=True)
         chosen = self._filter(route, options)
+        if route.name and chosen.has_fields and chosen.name != route.name:
+            raise st.bad_request("fieldSelector metadata.name doesn't match requested name")
+        if wanted.media_type == YAML:
+            raise not_streamed()
         if wanted.form == "PartialObjectMetadataList":  # no event is a list: upstream's watch ends when one comes
             return Response(200, stream=_nothing())
         prefix = route.resource.key_prefix(route.namespace)

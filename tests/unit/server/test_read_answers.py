@@ -19,6 +19,8 @@ HEAD = 'ListOptions.meta.k8s.io "" is invalid: '
     ("query", "status", "message"),
     [
         ("limit=x", 400, 'strconv.ParseInt: parsing "x": invalid syntax'),
+        ("limit=", 400, 'strconv.ParseInt: parsing "": invalid syntax'),
+        ("limit=9223372036854775808", 400, 'strconv.ParseInt: parsing "9223372036854775808": value out of range'),
         (
             "resourceVersion=x",
             500,
@@ -108,6 +110,24 @@ async def test_a_watch_in_the_form_of_lists_ends(admin: Caller) -> None:
     assert response.status == 200
     assert response.stream is not None
     assert [chunk async for chunk in response.stream] == []
+
+
+async def test_a_watch_in_yaml_is_not_acceptable(admin: Caller) -> None:
+    status, body = await admin.call("GET", f"{SERVICES}?watch=1", headers={"Accept": "application/yaml"})
+    given = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+    assert (status, body["reason"], "details" in body) == (406, "NotAcceptable", False)
+    assert body["message"] == f"only the following media types are accepted: {given}"
+
+
+async def test_a_watch_of_one_object_selects_no_other(admin: Caller) -> None:
+    one = "/api/v1/watch/namespaces/default/services/kubernetes"
+    for selector in ("metadata.name%3Dweb", "spec.type%3DClusterIP"):
+        status, body = await admin.call("GET", f"{one}?fieldSelector={selector}")
+        assert (status, body["message"]) == (400, "fieldSelector metadata.name doesn't match requested name")
+    response = await admin.send("GET", f"{one}?fieldSelector=metadata.name%3Dkubernetes&timeoutSeconds=1")
+    assert response.stream is not None
+    assert b'"ADDED"' in await anext(response.stream)
+    await response.stream.aclose()  # type: ignore[attr-defined]
 
 
 async def test_what_rows_include_is_checked(admin: Caller) -> None:
