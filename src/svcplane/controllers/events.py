@@ -18,6 +18,22 @@ log = logging.getLogger(__name__)
 REMEMBERED = 4096
 
 
+def worth_telling(error: Exception) -> bool:
+    """Whether people should hear that the API refused a write: not where somebody was quicker, nor where the
+    namespace goes."""
+    if not isinstance(error, StatusError) or error.code in (404, 409):
+        return False
+    return not is_terminating(error)
+
+
+def is_terminating(error: Exception) -> bool:
+    """Whether a creation was refused since its namespace is being deleted."""
+    if not isinstance(error, StatusError) or error.code != 403:
+        return False
+    causes = (error.details or {}).get("causes", [])
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+
+
 class EventRecorder:
     """`component` is the Events' source."""
 

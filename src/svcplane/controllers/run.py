@@ -13,6 +13,7 @@ from svcplane.client.transport import Transport
 from svcplane.client.workqueue import WorkQueue
 from svcplane.controllers.cluster import Cluster
 from svcplane.controllers.endpoints.controller import EndpointsController
+from svcplane.controllers.events import is_terminating
 from svcplane.controllers.garbage import GarbageCollector
 from svcplane.controllers.mirror.controller import MirrorController
 from svcplane.controllers.namespaces import NamespaceController
@@ -53,7 +54,7 @@ def _guarded(controller: Controller) -> Callable[[str], Awaitable[bool]]:
             return await controller.sync(key)
         except (StatusError, TransportError) as error:
             controller.failed(key)
-            if _is_terminating(error):
+            if is_terminating(error):
                 return True  # nothing can be made there any more, and what is there goes
             if not (isinstance(error, StatusError) and error.code in (404, 409)):
                 log.warning("sync failed: controller=%s key=%s error=%s", controller.name, key, error)
@@ -65,14 +66,6 @@ def _guarded(controller: Controller) -> Callable[[str], Awaitable[bool]]:
             return False
 
     return sync
-
-
-def _is_terminating(error: Exception) -> bool:
-    """Whether a creation was refused since its namespace is being deleted."""
-    if not isinstance(error, StatusError) or error.code != 403:
-        return False
-    causes = (error.details or {}).get("causes", [])
-    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
 
 
 async def _has_service_cidrs(client: ApiClient) -> bool:

@@ -192,10 +192,11 @@ async def test_a_pod_waits_for_its_node(cluster: Caller) -> None:
 
 
 async def test_endpoints_on_a_node_that_went_stay_until_their_service_is_looked_at(cluster: Caller) -> None:
-    assert (await cluster.call("POST", f"{CORE}/services", a_service()))[0] == 201
     for name, ip in (("n1", "10.1.0.1"), ("n2", "10.1.0.2")):
         await a_node(cluster, name)
         await a_pod(cluster, f"p-{name}", ip, name)
+    # last: a Pod that was seen before its node would have the Service looked at once more, later
+    assert (await cluster.call("POST", f"{CORE}/services", a_service()))[0] == 201
     await become(cluster, "10.1.0.1", "10.1.0.2")
     await cluster.call("DELETE", "/api/v1/nodes/n1")
     await a_node(cluster, "n3")
@@ -281,3 +282,27 @@ async def test_one_object_that_breaks_a_sync_does_not_stop_the_others(
     assert "sync failed: controller=endpointslice key=default/odd" in caplog.text
     monkeypatch.undo()
     await become(cluster, "10.1.0.1", name="odd")
+
+
+async def test_events_say_why_endpoints_were_refused(cluster: Caller) -> None:
+    await a_node(cluster, "n1")
+    await a_pod(cluster, "p1", "127.0.0.1")
+    assert (await cluster.call("POST", f"{CORE}/services", a_service()))[0] == 201
+
+    async def told() -> dict[str, str]:
+        _, found = await cluster.call("GET", f"{CORE}/events?fieldSelector=involvedObject.name=web")
+        texts = {f"{event['involvedObject']['kind']} {event['reason']}": event["message"] for event in found["items"]}
+        return texts if len(texts) == 2 else {}
+
+    texts = await until(told)
+    why = 'Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)'
+    assert texts["Endpoints FailedToCreateEndpoint"] == (
+        "Failed to create endpoint for service default/web: "
+        f'Endpoints "web" is invalid: subsets[0].addresses[0].ip: {why}'
+    )
+    text = texts["Service FailedToUpdateEndpointSlices"]
+    begin = (
+        "Error updating Endpoint Slices for Service default/web: failed to create EndpointSlice for Service default/web"
+    )
+    assert text.startswith(f'{begin}: EndpointSlice.discovery.k8s.io "web-')
+    assert text.endswith(f"is invalid: endpoints[0].addresses[0]: {why}")

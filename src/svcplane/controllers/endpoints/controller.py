@@ -14,6 +14,7 @@ from svcplane.controllers.cluster import Cluster
 from svcplane.controllers.dirty import Dirty
 from svcplane.controllers.endpoints.addresses import Addresses
 from svcplane.controllers.endpoints.plan import Tree, desired, is_ours
+from svcplane.controllers.events import EventRecorder, worth_telling
 from svcplane.controllers.settling import NEW_S, Settling
 from svcplane.controllers.view import TriggerTimes
 
@@ -34,6 +35,7 @@ class EndpointsController:
         self._settling = Settling()
         self._own: dict[str, Endpoints] = {}  # our last write, until the watch has shown it
         self._addresses: dict[str, Addresses] = {}
+        self._events = EventRecorder(cluster.client, "endpoint-controller")
         self._found: set[str] = set()  # what an earlier run left, until looked at
         cluster.services.on_change(self._service_changed)
         cluster.pods.on_change(self._pod_changed)
@@ -123,8 +125,13 @@ class EndpointsController:
                 answer = await client.create(ENDPOINTS, namespace, wanted)
             else:
                 answer = await client.update(ENDPOINTS, namespace, name, wanted)
-        except SvcplaneError:
+        except SvcplaneError as error:
             self._times.undone(key, time)
+            if worth_telling(error):
+                what = f"create endpoint for service {key}" if new else f"update endpoint {key}"
+                reason = "FailedToCreateEndpoint" if new else "FailedToUpdateEndpoint"
+                about = msgspec.convert(wanted, Endpoints)
+                await self._events.warn(about, "Endpoints", "v1", reason, f"Failed to {what}: {error}")
             raise
         written = msgspec.convert(answer, Endpoints)
         seen = self._cluster.endpoints.items.get(key)

@@ -1,6 +1,7 @@
 """Keeps the EndpointSlices of each Service with a selector; see the plan."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from svcplane.client.workqueue import WorkQueue
 from svcplane.controllers import pods as p
 from svcplane.controllers.cluster import Cluster
 from svcplane.controllers.dirty import Dirty
-from svcplane.controllers.events import EventRecorder
+from svcplane.controllers.events import EventRecorder, worth_telling
 from svcplane.controllers.own_slices import Group, OwnSlices
 from svcplane.controllers.settling import NEW_S, Settling
 from svcplane.controllers.slices.hints import is_auto
@@ -122,7 +123,7 @@ class SlicesController:
         if trees is None:
             self._times.undone(key, time)
             return False
-        await self._write(key, time, [], trees)
+        await self._write(service, time, [], trees)
         return True
 
     async def _plan(self, service: Service) -> bool:
@@ -139,13 +140,11 @@ class SlicesController:
                 self._dirty.all(key)
                 self.queue.add_after(key, wait)
                 return True
-        await self._write(key, time, made.creates, made.updates)
+        await self._write(service, time, made.creates, made.updates, made.skipped)
         await self._delete(key, made.deletes)
         await self._tell(service, existing, made.refused)
         if made.retry:
-            why = made.skipped[0] if len(made.skipped) == 1 else f"[{', '.join(made.skipped)}]"
-            text = f"Error updating Endpoint Slices for Service {key}: {why}"
-            await self._events.warn(service, "Service", "v1", "FailedToUpdateEndpointSlices", text)
+            await self._say(service, made.skipped)
             return False
         self._placed[key] = Placed(service, _staying(self._own.of(key)))
         return True
@@ -169,9 +168,19 @@ class SlicesController:
         else:
             self._told.pop(service.key, None)
 
-    async def _write(self, key: str, time: str, creates: list[Tree], updates: list[Tree]) -> None:
-        """Several at once, so that the server can make them durable together."""
-        namespace, client = key.partition("/")[0], self._cluster.client
+    async def _say(self, service: Service, faults: Sequence[str]) -> None:
+        """An Event of what keeps the slices from being right."""
+        why = faults[0] if len(faults) == 1 else f"[{', '.join(faults)}]"
+        text = f"Error updating Endpoint Slices for Service {service.key}: {why}"
+        await self._events.warn(service, "Service", "v1", "FailedToUpdateEndpointSlices", text)
+
+    async def _write(
+        self, service: Service, time: str, creates: list[Tree], updates: list[Tree], skipped: Sequence[str] = ()
+    ) -> None:
+        """Several at once, so that the server can make them durable together.  `skipped`: to be told of too, where
+        a write is refused."""
+        key, client = service.key, self._cluster.client
+        namespace = service.metadata.namespace
         calls = [client.create(ENDPOINT_SLICES, namespace, tree) for tree in creates]
         calls += [client.update(ENDPOINT_SLICES, namespace, tree["metadata"]["name"], tree) for tree in updates]
         answers: list[Tree | BaseException] = []
@@ -183,6 +192,15 @@ class SlicesController:
                 self._own.wrote(key, msgspec.convert(answer, EndpointSlice))
         if failures:
             self._times.undone(key, time)
+            refused = answers.index(failures[0])
+            if isinstance(failures[0], Exception) and worth_telling(failures[0]):
+                what = (
+                    "create"
+                    if refused < len(creates)
+                    else f"update {updates[refused - len(creates)]['metadata']['name']}"
+                )
+                fault = f"failed to {what} EndpointSlice for Service {key}: {failures[0]}"
+                await self._say(service, [*skipped, fault])
             raise failures[0]
 
     async def _delete(self, key: str, names: list[str]) -> None:
