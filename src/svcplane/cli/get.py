@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 import msgspec
-import yaml
 
+from svcplane.api import go_yaml
 from svcplane.api.status import StatusError
 from svcplane.base.errors import ConfigError, TransportError
 from svcplane.cli.objects import (
@@ -199,7 +199,7 @@ def _whole(answers: Sequence[tuple[Wanted, Tree]]) -> Tree:
 
 def emit(tree: Any, form: str) -> None:
     if form == "yaml":
-        click.echo(yaml.safe_dump(tree, sort_keys=True, allow_unicode=True, width=160), nl=False)
+        click.echo(go_yaml.written(tree), nl=False)
     else:
         click.echo(msgspec.json.format(msgspec.json.encode(tree), indent=4).decode())
 

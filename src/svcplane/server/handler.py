@@ -29,7 +29,8 @@ from svcplane.server.writing import Writer
 from svcplane.server.written import Written
 
 log = logging.getLogger(__name__)
-JSON = {"Content-Type": "application/json"}
+JSON_TYPE = "application/json"
+JSON = {"Content-Type": JSON_TYPE}
 LogSource = Callable[[str, str, Request], Awaitable[Response]]
 NodeSource = Callable[[str, Request], Awaitable[Response]]
 ROOT_PATHS = [
@@ -119,6 +120,8 @@ class ApiHandler:
             response = _failure(st.internal_error(f"{type(error).__name__}: {error}"))
         if resource == ENDPOINTS.plural and DEPRECATED not in response.warnings:
             response.warnings = (DEPRECATED, *response.warnings)
+        if _wants_yaml(request, response):
+            _as_yaml(response)
         self._metrics.request(about, response.status, time.monotonic() - started)
         if verb in WRITES and self._audit is not None:
             who = _in_one_line(_name(asking))
@@ -188,7 +191,7 @@ class ApiHandler:
         reads = {"get": self._reader.get, "list": self._reader.list, "watch": self._reader.watch}
         response = await reads[found.verb](found, request, wanted)
         response.headers = dict(JSON)
-        return _as_yaml(response) if wanted.media_type == YAML and response.stream is None else response
+        return response
 
     async def _write(self, found: Route, request: Request) -> Response:
         wanted = accept(request.headers.get("accept", ""))
@@ -205,7 +208,7 @@ class ApiHandler:
             self._writable = True
             response = Response(written.status, self._body(found, written, request, wanted), dict(JSON))
             response.warnings = tuple(written.warnings)
-        return _as_yaml(response) if wanted.media_type == YAML else response
+        return response
 
     def _body(self, found: Route, written: Written, request: Request, wanted: Wanted) -> bytes:
         if written.body is not None:
@@ -332,10 +335,22 @@ def _failure(error: st.StatusError) -> Response:
     return Response(error.code, codec.encode(error.body()), dict(JSON))
 
 
-def _as_yaml(response: Response) -> Response:
-    import msgspec
-    import yaml
+def _wants_yaml(request: Request, response: Response) -> bool:
+    """Whether a body of JSON is to go out as YAML; errors do not come in other forms than their own."""
+    header = request.headers.get("accept", "")
+    if "yaml" not in header or response.stream is not None or response.headers.get("Content-Type") != JSON_TYPE:
+        return False
+    try:
+        wanted = accept(header)
+    except st.StatusError:
+        return False
+    return wanted.media_type == YAML and (response.status < 400 or not wanted.form)
 
-    text = yaml.safe_dump(msgspec.json.decode(response.body), sort_keys=False)
-    response.body, response.headers = text.encode(), {"Content-Type": YAML}
-    return response
+
+def _as_yaml(response: Response) -> None:
+    import msgspec
+
+    from svcplane.api import go_yaml
+
+    text = go_yaml.written(msgspec.json.decode(response.body))
+    response.body, response.headers = text.encode(), {**response.headers, "Content-Type": YAML}

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from svcplane.api import yaml
 from svcplane.testing.server import Caller
 
 SERVICES = "/api/v1/namespaces/default/services"
@@ -113,7 +114,8 @@ async def test_a_watch_in_the_form_of_lists_ends(admin: Caller) -> None:
 
 
 async def test_a_watch_in_yaml_is_not_acceptable(admin: Caller) -> None:
-    status, body = await admin.call("GET", f"{SERVICES}?watch=1", headers={"Accept": "application/yaml"})
+    response = await admin.send("GET", f"{SERVICES}?watch=1", headers={"Accept": "application/yaml"})
+    status, body = response.status, yaml.parse(response.body)
     given = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
     assert (status, body["reason"], "details" in body) == (406, "NotAcceptable", False)
     assert body["message"] == f"only the following media types are accepted: {given}"
@@ -270,3 +272,11 @@ async def test_lists_of_any_version_are_not_paged(admin: Caller) -> None:
 async def test_numbers_of_queries_have_an_end(admin: Caller, number: str) -> None:
     status, body = await admin.call("GET", f"{SERVICES}?limit={number}")
     assert (status, body["message"]) == (400, f'strconv.ParseInt: parsing "{number}": value out of range')
+
+
+@pytest.mark.parametrize("path", [f"{SERVICES}/kubernetes", f"{SERVICES}/missing", "/apis/discovery.k8s.io", SERVICES])
+async def test_yaml_comes_where_it_is_accepted(admin: Caller, path: str) -> None:
+    """Errors and documents too."""
+    response = await admin.send("GET", path, headers={"Accept": "application/yaml"})
+    assert response.headers["Content-Type"] == "application/yaml"
+    assert response.body.startswith(b"apiVersion: v1\n")
