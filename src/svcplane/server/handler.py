@@ -4,7 +4,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from svcplane.api import codec
+import msgspec
+
+from svcplane.api import codec, go_yaml
 from svcplane.api import status as st
 from svcplane.api.http import Closing, Handler, Request, Response, User
 from svcplane.api.resources import ENDPOINTS
@@ -120,8 +122,8 @@ class ApiHandler:
             response = _failure(st.internal_error(f"{type(error).__name__}: {error}"))
         if resource == ENDPOINTS.plural and DEPRECATED not in response.warnings:
             response.warnings = (DEPRECATED, *response.warnings)
-        if _wants_yaml(request, response):
-            _as_yaml(response)
+        if response.stream is None and response.headers.get("Content-Type") == JSON_TYPE:
+            _present(request, response)
         self._metrics.request(about, response.status, time.monotonic() - started)
         if verb in WRITES and self._audit is not None:
             who = _in_one_line(_name(asking))
@@ -335,10 +337,19 @@ def _failure(error: st.StatusError) -> Response:
     return Response(error.code, codec.encode(error.body()), dict(JSON))
 
 
+def _present(request: Request, response: Response) -> None:
+    """A body of JSON as YAML, or with line ends for people, where that is asked for."""
+    if _wants_yaml(request, response):
+        text = go_yaml.written(msgspec.json.decode(response.body))
+        response.body, response.headers = text.encode(), {**response.headers, "Content-Type": YAML}
+    elif _wants_lines(request):
+        response.body = msgspec.json.format(response.body, indent=2)
+
+
 def _wants_yaml(request: Request, response: Response) -> bool:
-    """Whether a body of JSON is to go out as YAML; errors do not come in other forms than their own."""
+    """Errors come in YAML too, but in no other form than their own."""
     header = request.headers.get("accept", "")
-    if "yaml" not in header or response.stream is not None or response.headers.get("Content-Type") != JSON_TYPE:
+    if "yaml" not in header:
         return False
     try:
         wanted = accept(header)
@@ -347,10 +358,9 @@ def _wants_yaml(request: Request, response: Response) -> bool:
     return wanted.media_type == YAML and (response.status < 400 or not wanted.form)
 
 
-def _as_yaml(response: Response) -> None:
-    import msgspec
-
-    from svcplane.api import go_yaml
-
-    text = go_yaml.written(msgspec.json.decode(response.body))
-    response.body, response.headers = text.encode(), {**response.headers, "Content-Type": YAML}
+def _wants_lines(request: Request) -> bool:
+    """Whether a person looks on.  Source: k8s.io/apiserver pkg/endpoints/handlers/negotiation isPrettyPrint."""
+    if asked := request.param("pretty"):
+        return asked in ("1", "t", "T", "true", "TRUE", "True")
+    people = request.headers.get("user-agent", "").startswith(("curl", "Wget", "Mozilla/5.0"))
+    return people and not request.path.startswith("/openapi/")

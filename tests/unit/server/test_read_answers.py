@@ -280,3 +280,18 @@ async def test_yaml_comes_where_it_is_accepted(admin: Caller, path: str) -> None
     response = await admin.send("GET", path, headers={"Accept": "application/yaml"})
     assert response.headers["Content-Type"] == "application/yaml"
     assert response.body.startswith(b"apiVersion: v1\n")
+
+
+@pytest.mark.parametrize(
+    ("query", "agent", "lines"),
+    [
+        ("?pretty=true", "x", True),
+        ("", "curl/8.0", True),
+        ("?pretty=0", "curl/8.0", False),
+        ("", "kubectl/v1.36", False),
+    ],
+)
+async def test_people_get_lines(admin: Caller, query: str, agent: str, lines: bool) -> None:
+    response = await admin.send("GET", f"{SERVICES}/kubernetes{query}", headers={"User-Agent": agent})
+    assert response.body.startswith(b'{\n  "kind": "Service",\n  "apiVersion": "v1",\n') is lines
+    assert json.loads(response.body)["kind"] == "Service"
