@@ -332,3 +332,15 @@ async def test_kubectl_takes_over_what_it_applied_before_by_itself(admin: Caller
     await admin.call("PATCH", f"{SERVICES}/web?fieldManager=x", {"spec": {"ports": [{**port, "name": "n"}]}}, STRATEGIC)
     status, body = await apply(admin, "web", "kubectl", ports=[{**port, "name": "m"}])
     assert (status, body["details"]["causes"][0]["message"]) == (409, 'conflict with "x" using v1')
+
+
+async def test_what_was_applied_as_empty_goes_with_none_of_its_fields(admin: Caller, web: str) -> None:
+    head: dict[str, Any] = {"apiVersion": "v1", "kind": "Service"}
+    for change in (
+        {"metadata": {"name": "web", "labels": {}}, "spec": {}},
+        {"metadata": {"name": "web", "labels": {"a": "b"}}, "spec": {"externalIPs": ["192.0.2.1"]}},
+        {"metadata": {"name": "web"}},
+    ):
+        status, body = await admin.call("PATCH", f"{web}?fieldManager=m", head | change, APPLY)
+        assert (status, [port["port"] for port in body["spec"]["ports"]]) == (200, [80, 81])
+    assert ("externalIPs" in body["spec"], "labels" in body["metadata"]) == (False, False)

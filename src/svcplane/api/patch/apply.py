@@ -53,8 +53,11 @@ def apply(
     others = [Entry(entry.manager, entry.time, entry.fields - lost) for entry in entries if entry.manager != manager]
     merged = _merge(live or {}, patch, Type("struct", kind), None)
     owned_by_others = frozenset().union(*(entry.fields for entry in others)) if others else frozenset()
-    doomed = {path for path in own - wanted.keys() if path not in owned_by_others}
-    result = _prune(merged, Type("struct", kind), None, (), doomed, wanted.keys() | owned_by_others)
+    kept = wanted.keys() | owned_by_others
+    # what was applied as empty may have fields by now
+    above = {path[:length] for path in kept for length in range(1, len(path) + 1)}
+    doomed = {path for path in own if path not in above}
+    result = _prune(merged, Type("struct", kind), None, (), doomed, kept)
     before = next((entry for entry in entries if entry.manager == manager), None)
     unchanged = before is not None and before.fields == wanted.keys() and not lost
     time = before.time if unchanged and before is not None else now
