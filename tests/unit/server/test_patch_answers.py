@@ -344,3 +344,19 @@ async def test_what_was_applied_as_empty_goes_with_none_of_its_fields(admin: Cal
         status, body = await admin.call("PATCH", f"{web}?fieldManager=m", head | change, APPLY)
         assert (status, [port["port"] for port in body["spec"]["ports"]]) == (200, [80, 81])
     assert ("externalIPs" in body["spec"], "labels" in body["metadata"]) == (False, False)
+
+
+async def test_a_struct_goes_with_what_the_server_set_in_it(admin: Caller) -> None:
+    """As the defaults of a probe do; the labels of others stay."""
+    pods = "/api/v1/namespaces/default/pods/p"
+    head: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod"}
+    probe = {"livenessProbe": {"httpGet": {"port": 80}}}
+    container = {"name": "c", "image": "i"}
+    first = head | {"metadata": {"name": "p", "labels": {"a": "1"}}, "spec": {"containers": [container | probe]}}
+    assert (await admin.call("PATCH", f"{pods}?fieldManager=m", first, APPLY))[0] == 201
+    await admin.call("PATCH", f"{pods}?fieldManager=o", {"metadata": {"labels": {"b": "2"}}}, MERGE)
+    second = head | {"metadata": {"name": "p"}, "spec": {"containers": [container]}}
+    _, body = await admin.call("PATCH", f"{pods}?fieldManager=m", second, APPLY)
+    assert [cause["field"] for cause in body["details"]["causes"]] == ["spec"]
+    _, body = await admin.call("PATCH", f"{pods}?fieldManager=m", first | {"metadata": {"name": "p"}}, APPLY)
+    assert body["metadata"]["labels"] == {"b": "2"}

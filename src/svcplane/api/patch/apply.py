@@ -4,6 +4,7 @@ Pure.  Source: KEP-555; sigs.k8s.io/structured-merge-diff/merge.
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from svcplane.api import go_json
@@ -54,9 +55,9 @@ def apply(
     merged = _merge(live or {}, patch, Type("struct", kind), None)
     owned_by_others = frozenset().union(*(entry.fields for entry in others)) if others else frozenset()
     kept = wanted.keys() | owned_by_others
-    # what was applied as empty may have fields by now
-    above = {path[:length] for path in kept for length in range(1, len(path) + 1)}
-    doomed = {path for path in own if path not in above}
+    needed = _above(kept) | {("f:metadata",)}
+    # a struct goes whole, with what the server has set in it, once nobody owns any of it
+    doomed = {path for path in _above(own) if path not in needed and (path in own or path[-1][:2] == "f:")}
     result = _prune(merged, Type("struct", kind), None, (), doomed, kept)
     before = next((entry for entry in entries if entry.manager == manager), None)
     unchanged = before is not None and before.fields == wanted.keys() and not lost
@@ -64,6 +65,11 @@ def apply(
     result.setdefault("metadata", {})
     write_entries(result, [*others, Entry(manager, time, frozenset(wanted))], api_version)
     return dict(result)
+
+
+def _above(paths: Iterable[Path]) -> set[Path]:
+    """The paths and all that lead to them."""
+    return {path[:length] for path in paths for length in range(1, len(path) + 1)}
 
 
 def _conflicts(
