@@ -21,14 +21,7 @@ from svcplane.api.status import StatusError, bad_request, invalid
 from svcplane.api.strategy import Tree
 from svcplane.api.yaml import parse_strictly as parse_yaml
 
-
-def _as_written(value: Any) -> msgspec.Raw:
-    if isinstance(value, go_json.Written):
-        return msgspec.Raw(value.text.encode())
-    raise NotImplementedError
-
-
-_encoder = msgspec.json.Encoder(enc_hook=_as_written)
+_encoder = msgspec.json.Encoder(enc_hook=go_json.as_written)
 _decoder = msgspec.json.Decoder(float_hook=go_json.Written)
 _HEAD = b'{"metadata":{'
 YAML = "application/yaml"

@@ -3,6 +3,8 @@
 import re
 from typing import Any, Self
 
+import msgspec
+
 
 class Written(float):
     """A number that JSON writes with a fraction or an exponent, as it is written: `1.0` is no integer to Go."""
@@ -15,6 +17,13 @@ class Written(float):
 
     def __str__(self) -> str:
         return self.text
+
+
+def as_written(value: Any) -> msgspec.Raw:
+    """For an encoder: such a number as it was written."""
+    if isinstance(value, Written):
+        return msgspec.Raw(value.text.encode())
+    raise NotImplementedError
 
 
 #: A text in JSON, and whether it is the name of a field.

@@ -43,6 +43,15 @@ async def test_operations_that_do_not_apply(admin: Caller, web: str, operation: 
     assert (status, body["reason"], body["message"]) == (422, "Invalid", UNFIT)
 
 
+async def test_numbers_are_tested_as_they_are_written(admin: Caller, web: str) -> None:
+    path = '"path":"/spec/ports/0/port"'
+    for value, expected in (("80", 200), ("80.0", 422), ("true", 422)):
+        patch = f'[{{"op":"test",{path},"value":{value}}}]'.encode()
+        assert (await admin.call("PATCH", web, patch, JSON))[0] == expected
+    patch = f'[{{"op":"add",{path},"value":1.5}},{{"op":"copy","from":"/spec",{path}}}]'.encode()
+    assert (await admin.call("PATCH", web, patch, JSON))[0] == 422
+
+
 async def test_a_missing_member_is_tested_as_null(admin: Caller, web: str) -> None:
     operation = {"op": "test", "path": "/metadata/labels", "value": None}
     assert (await admin.call("PATCH", web, [operation], JSON))[0] == 200
@@ -104,6 +113,11 @@ async def test_a_patch_that_makes_no_service(admin: Caller, web: str, headers: d
             {"ports": [{"port": "x"}]},
             422,
             ' "" is invalid: patch: Invalid value: "map[spec:map[ports:[map[port:x]]]]": unrecognized type: int32',
+        ),
+        (
+            {"ports": [{"port": {}}]},
+            422,
+            ' "" is invalid: patch: Invalid value: "map[spec:map[ports:[map[port:map[]]]]]": unrecognized type: int32',
         ),
         ({"ports": [{"name": "x"}]}, 500, "map: map[name:x] does not contain declared merge key: port"),
         ({"ports": [{"$patch": "grow", "port": 80}]}, 500, "unknown patch type: grow in map: map[$patch:grow port:80]"),

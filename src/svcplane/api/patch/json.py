@@ -16,6 +16,7 @@ MAX_OPERATIONS = 10_000
 MAX_COPIED = 3 << 20
 
 
+_encoder = msgspec.json.Encoder(enc_hook=go_json.as_written)
 _INDEX = re.compile(r"-?[0-9]{1,9}")
 
 
@@ -36,7 +37,7 @@ def apply(target: Any, operations: Any) -> Any:
     copied = 0
     for operation in operations:
         if operation.get("op") == "copy":
-            copied += len(msgspec.json.encode(_get(result, str(operation.get("from")))))
+            copied += len(_encoder.encode(_get(result, str(operation.get("from")))))
             if copied > MAX_COPIED:
                 raise StatusError(
                     422,
@@ -102,9 +103,18 @@ def _test(target: Any, path: str, value: Any) -> Any:
     """Null is what a missing member of an object holds."""
     parent, last = _parent(target, path)
     found = parent.get(last) if isinstance(parent, dict) else _step(parent, last)
-    if found != value:
+    if not _equal(found, value):
         raise _fail()
     return target
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """As JSON has them: `1` is neither `1.0` nor `true`."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return _encoder.encode(one) == _encoder.encode(other)
 
 
 def _parts(path: str) -> list[str]:

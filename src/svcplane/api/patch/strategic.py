@@ -86,7 +86,8 @@ def _check_order(patch: list[Any], order: Any, key: str) -> None:
 
 
 def _identity(value: Any, key: str) -> Any:
-    return value.get(key) if isinstance(value, dict) else value
+    found = value.get(key) if isinstance(value, dict) else value
+    return go_json.printed(found) if isinstance(found, list | dict) else found  # what no name can be has a text
 
 
 def _bad_directive(directive: Any, patch: dict[str, Any]) -> StatusError:
