@@ -286,7 +286,8 @@ class ApiHandler:
 
     def _document(self, path: str, request: Request) -> Response | None:
         parts = path.strip("/").split("/")
-        wanted = accept(request.headers.get("accept", "")) if parts[0] in ("api", "apis", "version") else Wanted()
+        negotiated, grouped = parts[0] in ("api", "apis", "version"), parts in (["api"], ["apis"])
+        wanted = accept(request.headers.get("accept", ""), grouped=grouped) if negotiated else Wanted()
         headers = dict(JSON)
         body: object | None = None
         match parts:

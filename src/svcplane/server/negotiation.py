@@ -42,11 +42,11 @@ def _rank(clause: tuple[str, dict[str, str]]) -> tuple[float, bool, bool]:
     return -quality, media.startswith("*"), media.endswith("*")
 
 
-def accept(header: str, *, streamed: bool = False) -> Wanted:
+def accept(header: str, *, streamed: bool = False, grouped: bool = False) -> Wanted:
     """The best acceptable clause; protobuf is passed over, as a server that does not offer it does.
 
-    `streamed`: of a list or a watch.  Raises StatusError 406: upstream's routes look at the types alone, then its
-    handlers at the forms too.
+    `streamed`: of a list or a watch; `grouped`: of a document that comes as aggregated discovery too.  Raises
+    StatusError 406: upstream's routes look at the types alone, then its handlers at the forms too.
     """
     if not header.strip():
         return Wanted()
@@ -61,7 +61,7 @@ def accept(header: str, *, streamed: bool = False) -> Wanted:
         if form in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList") and values.get("g") == "meta.k8s.io":
             if values.get("v") not in ("v1", "v1beta1"):
                 continue
-        elif form == "APIGroupDiscoveryList":
+        elif form == "APIGroupDiscoveryList" and grouped:
             if values.get("v") not in ("v2", "v2beta1"):
                 continue
         elif form:

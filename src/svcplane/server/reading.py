@@ -201,6 +201,8 @@ class Reader:
             raise st.bad_request("fieldSelector metadata.name doesn't match requested name")
         if wanted.media_type == YAML:
             raise not_streamed()
+        if wanted.form == "Table":
+            included(request)  # what is wrong with it is told before the first event
         if wanted.form == "PartialObjectMetadataList":  # no event is a list: upstream's watch ends when one comes
             return Response(200, stream=_nothing())
         prefix = route.resource.key_prefix(route.namespace)

@@ -132,8 +132,9 @@ async def test_a_watch_of_one_object_selects_no_other(admin: Caller) -> None:
     await response.stream.aclose()  # type: ignore[attr-defined]
 
 
-async def test_what_rows_include_is_checked(admin: Caller) -> None:
-    status, body = await admin.call("GET", f"{SERVICES}?includeObject=All", headers=TABLE)
+@pytest.mark.parametrize("watch", ["", "watch=1&"])
+async def test_what_rows_include_is_checked(admin: Caller, watch: str) -> None:
+    status, body = await admin.call("GET", f"{SERVICES}?{watch}includeObject=All", headers=TABLE)
     assert (status, body["message"]) == (
         422,
         'TableOptions.meta.k8s.io "" is invalid: includeObject: Invalid value: "All": '
@@ -215,6 +216,11 @@ STREAMED = ", application/json;stream=watch, application/vnd.kubernetes.protobuf
         ("", "application/*", f"406: Not Acceptable\n\nAvailable representations: {OFFERED}{STREAMED}"),
         ("/kubernetes", "text/plain", f"406: Not Acceptable\n\nAvailable representations: {OFFERED}"),
         ("", "application/json;as=Table;g=meta.k8s.io;v=v2", f"only the following media types are accepted: {OFFERED}"),
+        (
+            "?watch=1",
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            f"only the following media types are accepted: {OFFERED}",
+        ),
         ("/kubernetes", "application/json;as=Row", f"only the following media types are accepted: {OFFERED}"),
     ],
 )
