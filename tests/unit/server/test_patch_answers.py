@@ -374,3 +374,17 @@ async def test_a_struct_goes_with_what_the_server_set_in_it(admin: Caller) -> No
     assert [cause["field"] for cause in body["details"]["causes"]] == ["spec"]
     _, body = await admin.call("PATCH", f"{pods}?fieldManager=m", first | {"metadata": {"name": "p"}}, APPLY)
     assert body["metadata"]["labels"] == {"b": "2"}
+
+
+async def test_an_item_goes_with_what_others_changed_in_it(admin: Caller) -> None:
+    """They own it no more, so that it can come back with other values."""
+    ports = [{"port": number, "name": f"p{number}"} for number in (80, 81)]
+    assert (await apply(admin, "web", "m", ports=ports))[0] == 201
+    await admin.call(
+        "PATCH", f"{SERVICES}/web?fieldManager=o", {"spec": {"ports": [{"port": 81, "targetPort": 5}]}}, STRATEGIC
+    )
+    status, body = await apply(admin, "web", "m", ports=ports[:1])
+    assert (status, [port["port"] for port in body["spec"]["ports"]]) == (200, [80])
+    assert [entry["manager"] for entry in body["metadata"]["managedFields"]] == ["m"]
+    status, body = await apply(admin, "web", "m", ports=[ports[0], {**ports[1], "targetPort": 6}])
+    assert (status, [port["targetPort"] for port in body["spec"]["ports"]]) == (200, [80, 6])

@@ -54,16 +54,17 @@ def apply(
     others = [Entry(entry.manager, entry.time, entry.fields - lost) for entry in entries if entry.manager != manager]
     merged = _merge(live or {}, patch, Type("struct", kind), None)
     owned_by_others = frozenset().union(*(entry.fields for entry in others)) if others else frozenset()
-    kept = wanted.keys() | owned_by_others
-    needed = _above(kept) | {("f:metadata",)}
+    needed = _above(wanted.keys() | owned_by_others) | {("f:metadata",)}
     # a struct goes whole, with what the server has set in it, once nobody owns any of it
     doomed = {path for path in _above(own) if path not in needed and (path in own or path[-1][:2] == "f:")}
-    result = _prune(merged, Type("struct", kind), None, (), doomed, kept)
+    result = _prune(merged, Type("struct", kind), None, (), doomed)
+    gone = present.keys() - object_leaves(result, kind).keys()
     before = next((entry for entry in entries if entry.manager == manager), None)
     unchanged = before is not None and before.fields == wanted.keys() and not lost
     time = before.time if unchanged and before is not None else now
     result.setdefault("metadata", {})
-    write_entries(result, [*others, Entry(manager, time, frozenset(wanted))], api_version)
+    left = [Entry(entry.manager, entry.time, entry.fields - gone) for entry in others]
+    write_entries(result, [*left, Entry(manager, time, frozenset(wanted))], api_version)
     return dict(result)
 
 
@@ -230,10 +231,8 @@ def _interleaved(live: list[Any], wanted: list[Any]) -> list[Any]:
     return found
 
 
-def _prune(
-    value: Any, type_: Type, field: Field | None, path: Path, doomed: set[Path], kept: "FieldSet | set[Path]"
-) -> Any:
-    """The value without doomed paths.  A keyed item goes when its `.` is doomed and nobody owns a part of it."""
+def _prune(value: Any, type_: Type, field: Field | None, path: Path, doomed: set[Path]) -> Any:
+    """The value without doomed paths.  A keyed item goes when its `.` is doomed, whoever owns a part of it."""
     if not any(candidate[: len(path)] == path for candidate in doomed):
         return value
     if type_.shape == "struct" and isinstance(value, dict):
@@ -246,7 +245,7 @@ def _prune(
                 if place not in doomed:
                     result[key] = inner
                 continue
-            rest = _prune(inner, spec.type, spec, place, doomed, kept)
+            rest = _prune(inner, spec.type, spec, place, doomed)
             if rest or not inner:
                 result[key] = rest
         return result
@@ -259,8 +258,7 @@ def _prune(
             items = []
             for inner in value:
                 place = (*path, item_key(inner, field.list_keys))
-                if (*place, ".") in doomed and not any(owned[: len(place)] == place for owned in kept):
-                    continue
-                items.append(_prune(inner, type_.item, None, place, doomed, kept))
+                if (*place, ".") not in doomed:
+                    items.append(_prune(inner, type_.item, None, place, doomed))
             return items
     return value
