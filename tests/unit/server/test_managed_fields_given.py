@@ -35,3 +35,19 @@ async def test_entries_are_replaced_kept_and_reset_by_an_update() -> None:
         assert refused["message"] == f"Apply failed with 1 conflict: {why}"
         await call.call("PATCH", f"{SERVICES}/web?fieldManager=m&force=true", head, apply)
         assert await managers(call) == [("m", "Apply"), ("before-first-apply", "Update")]
+
+
+async def test_old_updates_become_one() -> None:
+    async with in_process_server() as server:
+        call = Caller(server.handle)
+        spec = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+        await call.call("POST", f"{SERVICES}?fieldManager=m00", spec)
+        merge = {"Content-Type": "application/merge-patch+json"}
+        for number in range(1, 13):
+            labels = {"metadata": {"labels": {f"l{number}": "1"}}}
+            await call.call("PATCH", f"{SERVICES}/web?fieldManager=m{number:02}", labels, merge)
+        _, found = await call.call("GET", f"{SERVICES}/web")
+        owned = {entry["manager"]: entry["fieldsV1"] for entry in found["metadata"]["managedFields"]}
+        assert list(owned) == ["ancient-changes", *(f"m{number:02}" for number in range(4, 13))]
+        assert set(owned["ancient-changes"]) == {"f:metadata", "f:spec"}
+        assert set(owned["ancient-changes"]["f:metadata"]["f:labels"]) == {"f:l1", "f:l2", "f:l3"}

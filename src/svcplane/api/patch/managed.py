@@ -15,6 +15,7 @@ from svcplane.api.schema import Field, Type, fields_of
 
 Path = tuple[str, ...]
 FieldSet = frozenset[Path]
+MAX_UPDATERS, ANCIENT = 10, "ancient-changes"
 _UNTRACKED = {
     ("f:apiVersion",),
     ("f:kind",),
@@ -275,4 +276,25 @@ def record_update(
             entries.append(Entry(entry.manager, entry.time, entry.fields - changed - removed))
     fields = own - removed | changed
     entries.append(Entry(manager, now if fields != own else own_time, fields))
-    write_entries(new, entries, api_version)
+    write_entries(new, _capped([entry for entry in entries if entry.fields]), api_version)
+
+
+def _capped(entries: list[Entry]) -> list[Entry]:
+    """Of those that updated, so many are told apart; what older ones own is one entry.
+
+    Source: k8s.io/apimachinery/pkg/util/managedfields/internal/capmanagers.go.
+    """
+    updated = [entry for entry in entries if entry.manager.operation == "Update"]
+    excess = len(updated) - MAX_UPDATERS
+    if excess <= 0:
+        return entries
+    ancient = [entry for entry in updated if entry.manager.name == ANCIENT]
+    rest = [entry for entry in updated if entry not in ancient]
+    rest.sort(key=lambda entry: (entry.time, entry.manager.name, entry.manager.subresource))
+    oldest = rest[: excess + (not ancient)]
+    merged = [*ancient, *oldest]
+    fields = frozenset[Path]().union(*(entry.fields for entry in merged))
+    return [
+        *(entry for entry in entries if entry not in merged),
+        Entry(Manager(ANCIENT, "Update"), oldest[-1].time, fields),
+    ]
