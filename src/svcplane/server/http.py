@@ -145,9 +145,7 @@ class HttpServer:
         if len(body) > GZIP_FROM and "gzip" in raw.headers.get("Accept-Encoding", ""):
             body = await asyncio.to_thread(gzip.compress, body, 1)  # others go on meanwhile
             headers.append(("Content-Encoding", "gzip"))
-        for text in response.warnings:
-            quoted = text.replace("\\", "\\\\").replace('"', '\\"')
-            headers.append(("Warning", f'299 - "{quoted}"'))
+        headers += _warnings(response)
         if len(body) <= PIECE:
             return web.Response(status=response.status, body=body, headers=headers)
         large = web.StreamResponse(status=response.status, headers=headers)
@@ -164,9 +162,8 @@ class HttpServer:
 
     @staticmethod
     async def _stream(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
-        answer = web.StreamResponse(
-            status=response.status, headers={"Content-Type": "application/json"} | response.headers
-        )
+        headers = {"Content-Type": "application/json"} | response.headers
+        answer = web.StreamResponse(status=response.status, headers=[*headers.items(), *_warnings(response)])
         answer.enable_chunked_encoding()
         stream = response.stream
         assert stream is not None
@@ -193,6 +190,11 @@ class HttpServer:
         finally:
             await stream.aclose()  # type: ignore[attr-defined]
         return answer
+
+
+def _warnings(response: Response) -> list[tuple[str, str]]:
+    escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in response.warnings)
+    return [("Warning", f'299 - "{text}"') for text in escaped]
 
 
 class _Chunks:
