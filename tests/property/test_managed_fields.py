@@ -57,8 +57,9 @@ SERVICE = st.fixed_dictionaries(
 @example(after={"metadata": {}}, before={"metadata": {"labels": {"a": "1"}}})
 @example(after={}, before={"metadata": {"labels": {}}})
 def test_walking_what_differs_finds_what_all_paths_tell(after: dict[str, Any], before: dict[str, Any]) -> None:
-    now, then = object_leaves(after, "Service"), object_leaves(before, "Service")
+    now, then = (object_leaves(tree, "Service", parents=True) for tree in (after, before))
     changed = {path for path, value in now.items() if path not in then or then[path] != value}
+    changed -= {(*path, ".") for path in then}  # what was empty
     assert differences(after, before, "Service") == (changed, then.keys() - now.keys())
 
 

@@ -50,4 +50,4 @@ async def test_old_updates_become_one() -> None:
         owned = {entry["manager"]: entry["fieldsV1"] for entry in found["metadata"]["managedFields"]}
         assert list(owned) == ["ancient-changes", *(f"m{number:02}" for number in range(4, 13))]
         assert set(owned["ancient-changes"]) == {"f:metadata", "f:spec"}
-        assert set(owned["ancient-changes"]["f:metadata"]["f:labels"]) == {"f:l1", "f:l2", "f:l3"}
+        assert set(owned["ancient-changes"]["f:metadata"]["f:labels"]) == {".", "f:l1", "f:l2", "f:l3"}

@@ -13,6 +13,7 @@ from svcplane.api.patch.managed import (
     FieldSet,
     Manager,
     Path,
+    differences,
     is_reset,
     item_key,
     object_leaves,
@@ -58,7 +59,7 @@ def apply(
     # a struct goes whole, with what the server has set in it, once nobody owns any of it
     doomed = {path for path in _above(own) if path not in needed and (path in own or path[-1][:2] == "f:")}
     result = _prune(merged, Type("struct", kind), None, (), doomed)
-    gone = present.keys() - object_leaves(result, kind).keys()
+    _, gone = differences(result, live or {}, kind)
     before = next((entry for entry in entries if entry.manager == manager), None)
     unchanged = before is not None and before.fields == wanted.keys() and not lost
     time = before.time if unchanged and before is not None else now

@@ -55,45 +55,48 @@ def item_key(item: Any, keys: tuple[str, ...]) -> str:
     return "k:" + json.dumps({k: v for k, v in found.items() if v is not None}, separators=(",", ":"))
 
 
-def leaves(value: Any, type_: Type, field: Field | None = None, prefix: Path = ()) -> dict[Path, Any]:
-    """Owned paths of a value and what is there."""
+def leaves(
+    value: Any, type_: Type, field: Field | None = None, prefix: Path = (), *, parents: bool = False
+) -> dict[Path, Any]:
+    """Owned paths of a value and what is there.  `parents`: with a `.` for each list, map and inner struct itself, as
+    those have who set them other than by an apply."""
     if prefix in _UNTRACKED:
         return {}
+    found: dict[Path, Any] = {(*prefix, "."): True} if parents and value and len(prefix) > 1 else {}
     if type_.shape == "struct" and isinstance(value, dict) and (value or not prefix):
-        found: dict[Path, Any] = {}
         fields = fields_of(type_.name)
         for key, inner in value.items():
             spec = fields.get(key)
             if spec is not None:
-                found.update(leaves(inner, spec.type, spec, (*prefix, f"f:{key}")))
+                found |= leaves(inner, spec.type, spec, (*prefix, f"f:{key}"), parents=parents)
         return found
     if type_.shape == "map" and isinstance(value, dict) and value and field is not None and field.name != "selector":
-        return {(*prefix, f"f:{key}"): inner for key, inner in value.items()}
+        return found | {(*prefix, f"f:{key}"): inner for key, inner in value.items()}
     if type_.shape == "list" and isinstance(value, list) and field is not None:
         if field.list_keys and type_.item is not None:
-            return _items(value, type_.item, field.list_keys, prefix)
+            return found | _items(value, type_.item, field.list_keys, prefix, parents=parents)
         if field.is_set:
-            return {(*prefix, f"v:{json.dumps(item)}"): item for item in value}
+            return found | {(*prefix, f"v:{json.dumps(item)}"): item for item in value}
     return {prefix: value} if prefix else {}
 
 
-def _items(value: list[Any], item_type: Type, keys: tuple[str, ...], prefix: Path) -> dict[Path, Any]:
+def _items(value: list[Any], item_type: Type, keys: tuple[str, ...], prefix: Path, *, parents: bool) -> dict[Path, Any]:
     found: dict[Path, Any] = {}
     for item in value:
         if not isinstance(item, dict):
             continue
         place = (*prefix, item_key(item, keys))
         found[(*place, ".")] = True
-        found.update(leaves(item, item_type, None, place))
+        found.update(leaves(item, item_type, None, place, parents=parents))
     return found
 
 
-def object_leaves(tree: dict[str, Any], kind: str) -> dict[Path, Any]:
-    return leaves(tree, Type("struct", kind))
+def object_leaves(tree: dict[str, Any], kind: str, *, parents: bool = False) -> dict[Path, Any]:
+    return leaves(tree, Type("struct", kind), parents=parents)
 
 
 def differences(after: dict[str, Any], before: dict[str, Any], kind: str) -> tuple[set[Path], set[Path]]:
-    """Owned paths of `after` that are new or have another value, and those of `before` that are gone.
+    """Owned paths of `after`, parents too, that are new or have another value, and those of `before` that are gone.
 
     What is equal is not walked: most writes change little of an object.
     """
@@ -105,8 +108,10 @@ def differences(after: dict[str, Any], before: dict[str, Any], kind: str) -> tup
             return
         both = type_.shape == "struct" and isinstance(now, dict) and isinstance(then, dict)
         if not both or prefix in _UNTRACKED or (prefix and not (now and then)):
-            present, past = leaves(now, type_, field, prefix), leaves(then, type_, field, prefix)
+            present = leaves(now, type_, field, prefix, parents=True)
+            past = leaves(then, type_, field, prefix, parents=True)
             changed.update(path for path, value in present.items() if path not in past or past[path] != value)
+            changed.difference_update((*path, ".") for path in past)  # what was empty is not new
             removed.update(past.keys() - present.keys())
             return
         fields = fields_of(type_.name)
@@ -116,9 +121,9 @@ def differences(after: dict[str, Any], before: dict[str, Any], kind: str) -> tup
                 continue
             place = (*prefix, f"f:{key}")
             if key not in then:
-                changed.update(leaves(now[key], spec.type, spec, place))
+                changed.update(leaves(now[key], spec.type, spec, place, parents=True))
             elif key not in now:
-                removed.update(leaves(then[key], spec.type, spec, place))
+                removed.update(leaves(then[key], spec.type, spec, place, parents=True))
             else:
                 walk(now[key], then[key], spec.type, spec, place)
 
