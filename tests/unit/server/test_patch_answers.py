@@ -388,3 +388,16 @@ async def test_an_item_goes_with_what_others_changed_in_it(admin: Caller) -> Non
     assert [entry["manager"] for entry in body["metadata"]["managedFields"]] == ["m"]
     status, body = await apply(admin, "web", "m", ports=[ports[0], {**ports[1], "targetPort": 6}])
     assert (status, [port["targetPort"] for port in body["spec"]["ports"]]) == (200, [80, 6])
+
+
+async def test_references_are_one_value_each(admin: Caller, web: str) -> None:
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}
+    head: dict[str, Any] = {"apiVersion": "v1", "kind": "Service"}
+    for manager, name, expected in (("m", "p", 200), ("o", "q", 409), ("o", "p", 200)):
+        change = {"metadata": {"name": "web", "ownerReferences": [{**owner, "name": name}]}}
+        status, body = await admin.call("PATCH", f"{web}?fieldManager={manager}", head | change, APPLY)
+        assert status == expected
+        if status == 409:
+            assert body["message"].endswith('conflict with "m": .metadata.ownerReferences[uid="u"]')
+    owned = {entry["manager"]: entry["fieldsV1"] for entry in body["metadata"]["managedFields"]}
+    assert owned["m"] == {"f:metadata": {"f:ownerReferences": {'k:{"uid":"u"}': {}}}}

@@ -82,7 +82,11 @@ def _conflicts(
         if entry.manager == manager:
             continue
         for path in sorted(entry.fields & wanted.keys(), key=_place):
-            if path[-1] != "." and present.get(path) != wanted[path] and not _says_nothing(path, wanted, present):
+            if (
+                (path[-1] != "." or wanted[path] is not True)
+                and present.get(path) != wanted[path]
+                and not _says_nothing(path, wanted, present)
+            ):
                 found.append((path, entry))
     return found
 
@@ -179,14 +183,14 @@ def dotted(path: Path) -> str:
 
 
 def _merge(live: Any, patch: Any, type_: Type, field: Field | None) -> Any:
-    if type_.shape == "struct" and isinstance(patch, dict):
+    if type_.is_granular and isinstance(patch, dict):
         result = dict(live) if isinstance(live, dict) else {}
         fields = fields_of(type_.name)
         for key, value in patch.items():
             spec = fields.get(key)
             result[key] = _merge(result.get(key), value, spec.type, spec) if spec else value
         return result
-    if type_.shape == "map" and isinstance(patch, dict) and field is not None and field.name != "selector":
+    if type_.shape == "map" and isinstance(patch, dict) and field is not None and not field.is_atomic:
         return {**(live if isinstance(live, dict) else {}), **patch}
     if type_.shape == "list" and isinstance(patch, list) and field is not None and type_.item is not None:
         current = live if isinstance(live, list) else []
@@ -236,7 +240,7 @@ def _prune(value: Any, type_: Type, field: Field | None, path: Path, doomed: set
     """The value without doomed paths.  A keyed item goes when its `.` is doomed, whoever owns a part of it."""
     if not any(candidate[: len(path)] == path for candidate in doomed):
         return value
-    if type_.shape == "struct" and isinstance(value, dict):
+    if type_.is_granular and isinstance(value, dict):
         fields = fields_of(type_.name)
         result = {}
         for key, inner in value.items():

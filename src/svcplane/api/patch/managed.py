@@ -15,6 +15,8 @@ from svcplane.api.schema import Field, Type, fields_of
 
 Path = tuple[str, ...]
 FieldSet = frozenset[Path]
+#: Lists that even an object without anything has.
+_ALWAYS_THERE = {("f:spec", "f:containers")}
 MAX_UPDATERS, ANCIENT = 10, "ancient-changes"
 _UNTRACKED = {
     ("f:apiVersion",),
@@ -62,15 +64,16 @@ def leaves(
     those have who set them other than by an apply."""
     if prefix in _UNTRACKED:
         return {}
-    found: dict[Path, Any] = {(*prefix, "."): True} if parents and value and len(prefix) > 1 else {}
-    if type_.shape == "struct" and isinstance(value, dict) and (value or not prefix):
+    itself = parents and value and len(prefix) > 1 and prefix not in _ALWAYS_THERE
+    found: dict[Path, Any] = {(*prefix, "."): True} if itself else {}
+    if type_.is_granular and isinstance(value, dict) and (value or not prefix):
         fields = fields_of(type_.name)
         for key, inner in value.items():
             spec = fields.get(key)
             if spec is not None:
                 found |= leaves(inner, spec.type, spec, (*prefix, f"f:{key}"), parents=parents)
         return found
-    if type_.shape == "map" and isinstance(value, dict) and value and field is not None and field.name != "selector":
+    if type_.shape == "map" and isinstance(value, dict) and value and field is not None and not field.is_atomic:
         return found | {(*prefix, f"f:{key}"): inner for key, inner in value.items()}
     if type_.shape == "list" and isinstance(value, list) and field is not None:
         if field.list_keys and type_.item is not None:
@@ -86,6 +89,9 @@ def _items(value: list[Any], item_type: Type, keys: tuple[str, ...], prefix: Pat
         if not isinstance(item, dict):
             continue
         place = (*prefix, item_key(item, keys))
+        if not item_type.is_granular:
+            found[(*place, ".")] = item
+            continue
         found[(*place, ".")] = True
         found.update(leaves(item, item_type, None, place, parents=parents))
     return found
@@ -106,7 +112,7 @@ def differences(after: dict[str, Any], before: dict[str, Any], kind: str) -> tup
     def walk(now: Any, then: Any, type_: Type, field: Field | None, prefix: Path) -> None:
         if now == then:
             return
-        both = type_.shape == "struct" and isinstance(now, dict) and isinstance(then, dict)
+        both = type_.is_granular and isinstance(now, dict) and isinstance(then, dict)
         if not both or prefix in _UNTRACKED or (prefix and not (now and then)):
             present = leaves(now, type_, field, prefix, parents=True)
             past = leaves(then, type_, field, prefix, parents=True)
@@ -137,7 +143,15 @@ def to_fields_v1(fields: Iterable[Path]) -> dict[str, Any]:
         node = root
         for element in path:
             node = node.setdefault(element, {})
-    return root
+    return _without_lone_dots(root)
+
+
+def _without_lone_dots(node: dict[str, Any]) -> dict[str, Any]:
+    """An item that is owned as one value has nothing below it."""
+    return {
+        element: {} if element[:2] == "k:" and inner.keys() == {"."} else _without_lone_dots(inner)
+        for element, inner in node.items()
+    }
 
 
 def from_fields_v1(value: Any) -> FieldSet:
@@ -146,7 +160,7 @@ def from_fields_v1(value: Any) -> FieldSet:
     def walk(node: Any, path: Path) -> None:
         if not isinstance(node, dict) or not node:
             if path:
-                found.add(path)
+                found.add((*path, ".") if path[-1][:2] == "k:" else path)
             return
         for element, inner in node.items():
             if element == ".":

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from svcplane.api.schema.merge import LIST_KEYS, SET_LISTS, STRATEGIC_KEYS
+from svcplane.api.schema.merge import ATOMIC_MAPS, ATOMIC_STRUCTS, LIST_KEYS, SET_LISTS, STRATEGIC_KEYS
 from svcplane.api.schema.zero import KEPT_WHEN_EMPTY, POINTER_STRINGS, VALUE_SCALARS
 
 Shape = Literal["scalar", "struct", "list", "map"]
@@ -27,10 +27,16 @@ class Type:
     name: str = ""
     item: "Type | None" = None
 
+    @property
+    def is_granular(self) -> bool:
+        """Of a struct: whether apply tells its fields apart."""
+        return self.shape == "struct" and self.name not in ATOMIC_STRUCTS
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """`list_keys`: identity of items for apply (empty: atomic, unless `is_set`).  `strategic_key`: identity for
+    """`list_keys`: identity of items for apply (empty: atomic, unless `is_set`).  `is_atomic`: a map that is one value
+    in apply.  `strategic_key`: identity for
     strategic merge.  `drop_zero`: 0 and false are as good as absent.  `keep_empty`: "" and [] are kept."""
 
     name: str
@@ -38,6 +44,7 @@ class Field:
     required: bool
     list_keys: tuple[str, ...]
     is_set: bool
+    is_atomic: bool
     strategic_key: str
     drop_zero: bool
     keep_empty: bool
@@ -104,6 +111,7 @@ def fields_of(name: str) -> dict[str, Field]:
             required=field in required,
             list_keys=LIST_KEYS.get(place, ()),
             is_set=place in SET_LISTS,
+            is_atomic=place in ATOMIC_MAPS,
             strategic_key=STRATEGIC_KEYS.get(place, ""),
             drop_zero=place in VALUE_SCALARS,
             keep_empty=place in KEPT_WHEN_EMPTY or place in POINTER_STRINGS,

@@ -40,6 +40,23 @@ LIST_KEYS: dict[str, tuple[str, ...]] = {
 #: Lists of scalars that behave as sets in server-side apply.
 SET_LISTS = frozenset({"ObjectMeta.finalizers", "NodeSpec.podCIDRs"})
 
+#: Structs that are one value in server-side apply, and so are the maps of these places.
+ATOMIC_STRUCTS = frozenset(
+    {
+        "ObjectReference",
+        "OwnerReference",
+        "LocalObjectReference",
+        "ObjectFieldSelector",
+        "ResourceFieldSelector",
+        "ConfigMapKeySelector",
+        "SecretKeySelector",
+        "NodeSelector",
+        "NodeSelectorTerm",
+        "LabelSelector",
+    }
+)
+ATOMIC_MAPS = frozenset({"ServiceSpec.selector", "PodSpec.nodeSelector"})
+
 #: For strategic merge patches: `patchStrategy: merge` with this key; "" as key marks lists of scalars.
 STRATEGIC_KEYS: dict[str, str] = {
     "ObjectMeta.ownerReferences": "uid",
