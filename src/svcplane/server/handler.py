@@ -32,7 +32,8 @@ from svcplane.server.written import Written
 
 log = logging.getLogger(__name__)
 JSON_TYPE = "application/json"
-JSON = {"Content-Type": JSON_TYPE}
+#: What is read with somebody's credentials is nobody else's, and of this moment.
+JSON = {"Content-Type": JSON_TYPE, "Cache-Control": "no-cache, private"}
 LogSource = Callable[[str, str, Request], Awaitable[Response]]
 NodeSource = Callable[[str, Request], Awaitable[Response]]
 ROOT_PATHS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from svcplane.testing.server import in_process_server
 
 
-async def test_watches_carry_warnings_too(tmp_path: Path) -> None:
+async def test_watches_carry_the_headers_of_other_answers(tmp_path: Path) -> None:
     async with in_process_server(secure_port=0, bind_address="127.0.0.1", data_dir=tmp_path) as server:
         context = ssl.create_default_context(cafile=str(server.ca_file))
         reader, writer = await asyncio.open_connection(
