@@ -9,6 +9,7 @@ from typing import Any
 from svcplane import __version__
 from svcplane.api.resources import RESOURCES, REVIEWS, Resource
 from svcplane.api.schema import Field, Type, description, fields_of, type_names
+from svcplane.api.schema.merge import ATOMIC_STRUCTS
 
 GROUPS: dict[str, list[Resource]] = {}
 for _row in (*RESOURCES, *REVIEWS):
@@ -177,6 +178,8 @@ def _property(field: Field, base: str) -> dict[str, Any]:
         found["x-kubernetes-list-type"] = "set"
     elif field.type.shape == "list":
         found["x-kubernetes-list-type"] = "atomic"
+    if field.is_atomic:
+        found["x-kubernetes-map-type"] = "atomic"
     if field.strategic_key:
         found["x-kubernetes-patch-strategy"] = "merge"
         if field.strategic_key != "$scalar":
@@ -201,6 +204,8 @@ def definitions(base: str) -> dict[str, Any]:
         required = [field.name for field in fields.values() if field.required]
         if required:
             schema["required"] = required
+        if name in ATOMIC_STRUCTS:
+            schema["x-kubernetes-map-type"] = "atomic"
         row = _BY_KIND.get(name)
         if row is not None:
             kind = {"group": row.group, "kind": row.kind, "version": row.version}

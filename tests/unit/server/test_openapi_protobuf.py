@@ -86,3 +86,11 @@ async def test_it_is_served_to_who_asks_for_it() -> None:
         response = await Caller(server.handle).send("GET", "/openapi/v2", headers=headers)
     assert response.headers["Content-Type"] == "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
     assert response.body == openapi_protobuf.openapi_v2()
+
+
+def test_documents_say_what_applies_take_for_one_value() -> None:
+    found = discovery.definitions("#/definitions/")
+    service = found["io.k8s.api.core.v1.ServiceSpec"]["properties"]
+    assert service["selector"]["x-kubernetes-map-type"] == "atomic"
+    assert service["ports"]["x-kubernetes-list-map-keys"] == ["port", "protocol"]
+    assert found["io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference"]["x-kubernetes-map-type"] == "atomic"
