@@ -1,5 +1,9 @@
 """A write that sets metadata.managedFields itself."""
 
+from typing import Any
+
+import pytest
+
 from svcplane.testing.server import Caller, in_process_server
 
 SERVICES = "/api/v1/namespaces/default/services"
@@ -51,3 +55,23 @@ async def test_old_updates_become_one() -> None:
         assert list(owned) == ["ancient-changes", *(f"m{number:02}" for number in range(4, 13))]
         assert set(owned["ancient-changes"]) == {"f:metadata", "f:spec"}
         assert set(owned["ancient-changes"]["f:metadata"]["f:labels"]) == {".", "f:l1", "f:l2", "f:l3"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"operation": "Create"},
+        {"apiVersion": ""},
+        {"fieldsType": "FieldsV2"},
+        {"fieldsV1": {"spec": {}}},
+        {"fieldsV1": {"f:spec": 1}},
+    ],
+)
+async def test_entries_that_are_none_are_not_taken_over(change: dict[str, Any]) -> None:
+    async with in_process_server() as server:
+        call = Caller(server.handle)
+        spec = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+        _, made = await call.call("POST", f"{SERVICES}?fieldManager=one", spec)
+        made["metadata"]["managedFields"][0] |= {"manager": "two", **change}
+        assert (await call.call("PUT", f"{SERVICES}/web?fieldManager=one", made))[0] == 200
+        assert await managers(call) == [("one", "Update")]

@@ -346,6 +346,9 @@ async def test_kubectl_takes_over_what_it_applied_before_by_itself(admin: Caller
     await admin.call("PATCH", f"{SERVICES}/web?fieldManager=x", {"spec": {"ports": [{**port, "name": "n"}]}}, STRATEGIC)
     status, body = await apply(admin, "web", "kubectl", ports=[{**port, "name": "m"}])
     assert (status, body["details"]["causes"][0]["message"]) == (409, 'conflict with "x" using v1')
+    large = {"metadata": {"name": "web", "annotations": {"large": "x" * (200 << 10)}}, "spec": spec}
+    _, body = await admin.call("PATCH", f"{SERVICES}/web?fieldManager=kubectl&force=true", head | large, APPLY)
+    assert list(body["metadata"]["annotations"]) == ["large"]
 
 
 async def test_what_was_applied_as_empty_goes_with_none_of_its_fields(admin: Caller, web: str) -> None:

@@ -22,6 +22,7 @@ from svcplane.api.patch.managed import (
 )
 from svcplane.api.schema import Field, Type, fields_of
 from svcplane.api.status import StatusError
+from svcplane.api.validation.meta import MAX_ANNOTATIONS_BYTES, annotations_size
 
 KUBECTL, LAST_APPLIED = "kubectl", "kubectl.kubernetes.io/last-applied-configuration"
 #: Owns what was there before anybody was noted.
@@ -125,7 +126,8 @@ def _not_kubectls_own(
 
 
 def with_last_applied(result: dict[str, Any], patch: dict[str, Any], manager: Manager) -> None:
-    """Bring the annotation of a client-side apply up to date, where there is one and `kubectl` applies.
+    """Bring the annotation of a client-side apply up to date, where there is one and `kubectl` applies; take it away
+    where it would be too large.
 
     Source: k8s.io/apimachinery/pkg/util/managedfields/internal/lastappliedupdater.go.
     """
@@ -137,7 +139,10 @@ def with_last_applied(result: dict[str, Any], patch: dict[str, Any], manager: Ma
     rest = {key: value for key, value in meta.items() if key != "annotations"}
     shown = {**patch, "metadata": {**rest, **({"annotations": kept} if kept else {})}}
     text = go_json.escaped(json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False)) + "\n"
-    result["metadata"]["annotations"] = {**annotations, LAST_APPLIED: text}
+    annotations = {**annotations, LAST_APPLIED: text}
+    if annotations_size(annotations) > MAX_ANNOTATIONS_BYTES:
+        del annotations[LAST_APPLIED]
+    result["metadata"]["annotations"] = annotations
 
 
 def _says_nothing(path: Path, wanted: dict[Path, Any], present: dict[Path, Any]) -> bool:

@@ -235,8 +235,8 @@ def _entries_before(new: dict[str, Any], old: dict[str, Any] | None, manager: Ma
     if given is not None and not manager.subresource:
         if given in ([], [{}]):
             return []
-        if entries := read_entries(new):
-            return entries
+        if given and all(map(_is_well_formed, given)):
+            return read_entries(new)
     return read_entries(old) if old is not None else []
 
 
@@ -265,6 +265,23 @@ def _record_known(
     if is_known:
         new["metadata"]["managedFields"] = before
     return is_known
+
+
+def _is_well_formed(raw: dict[str, Any]) -> bool:
+    """Whether an entry tells what it should; entries of which one does not are not taken over."""
+    return (
+        raw.get("operation") in ("Apply", "Update")
+        and bool(raw.get("apiVersion"))
+        and raw.get("fieldsType") == "FieldsV1"
+        and _are_elements(raw.get("fieldsV1") or {})
+    )
+
+
+def _are_elements(fields: Any) -> bool:
+    return isinstance(fields, dict) and all(
+        (element == "." or element[:2] in ("f:", "k:", "v:", "i:")) and _are_elements(inner)
+        for element, inner in fields.items()
+    )
 
 
 def record_update(

@@ -26,10 +26,13 @@ def labels(value: dict[str, str], path: str) -> list[FieldError]:
 
 def annotations(value: dict[str, str], path: str) -> list[FieldError]:
     errors = [f.invalid(path, key, problem) for key in sorted(value) for problem in qualified_name(key.lower())]
-    size = sum(len(key.encode()) + len(text.encode()) for key, text in value.items())
-    if size > MAX_ANNOTATIONS_BYTES:
+    if annotations_size(value) > MAX_ANNOTATIONS_BYTES:
         errors.append(f.too_long(path, MAX_ANNOTATIONS_BYTES))
     return errors
+
+
+def annotations_size(value: dict[str, str]) -> int:
+    return sum(len(key.encode()) + len(text.encode()) for key, text in value.items())
 
 
 _OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
