@@ -340,12 +340,14 @@ def _failure(error: st.StatusError) -> Response:
 
 
 def _present(request: Request, response: Response) -> None:
-    """A body of JSON as YAML, or with line ends for people, where that is asked for."""
+    """A body of JSON as YAML, or with line ends for people, where that is asked for; else it is one line."""
     if _wants_yaml(request, response):
         text = go_yaml.written(msgspec.json.decode(response.body))
         response.body, response.headers = text.encode(), {**response.headers, "Content-Type": YAML}
     elif _wants_lines(request):
         response.body = msgspec.json.format(response.body, indent=2)
+    else:
+        response.body += b"\n"
 
 
 def _wants_yaml(request: Request, response: Response) -> bool:

@@ -300,4 +300,5 @@ async def test_yaml_comes_where_it_is_accepted(admin: Caller, path: str) -> None
 async def test_people_get_lines(admin: Caller, query: str, agent: str, lines: bool) -> None:
     response = await admin.send("GET", f"{SERVICES}/kubernetes{query}", headers={"User-Agent": agent})
     assert response.body.startswith(b'{\n  "kind": "Service",\n  "apiVersion": "v1",\n') is lines
+    assert response.body.count(b"\n") > 1 if lines else response.body.endswith(b"}\n")
     assert json.loads(response.body)["kind"] == "Service"
