@@ -366,5 +366,7 @@ def _wants_lines(request: Request) -> bool:
     """Whether a person looks on.  Source: k8s.io/apiserver pkg/endpoints/handlers/negotiation isPrettyPrint."""
     if asked := request.param("pretty"):
         return asked in ("1", "t", "T", "true", "TRUE", "True")
+    if "pretty=1" in request.headers.get("accept", ""):
+        return True
     people = request.headers.get("user-agent", "").startswith(("curl", "Wget", "Mozilla/5.0"))
     return people and not request.path.startswith("/openapi/")
