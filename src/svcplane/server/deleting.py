@@ -4,6 +4,7 @@ Source: k8s.io/apiserver/pkg/registry/generic/registry/store.go, k8s.io/apiserve
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from svcplane.api import codec
 from svcplane.api import status as st
@@ -67,12 +68,15 @@ class Deleter:
             if meta.get("deletionGracePeriodSeconds") or held == meta.get("finalizers", []):
                 return Written(status, item.value, item.revision)
         if waits or grace is not None:
-            if resource is not NAMESPACES:
-                meta["deletionGracePeriodSeconds"] = grace or 0
-            if not meta.get("deletionTimestamp") or grace:
-                if meta.get("generation", 0) > 0 and not meta.get("deletionTimestamp"):
+            if not meta.get("deletionTimestamp"):
+                if meta.get("generation", 0) > 0:
                     meta["generation"] += 1
                 meta["deletionTimestamp"] = rfc3339(self._clock.wall() + (grace or 0))
+            elif sooner:  # counted from when it was asked for first
+                asked = datetime.fromisoformat(meta["deletionTimestamp"]).timestamp()
+                meta["deletionTimestamp"] = rfc3339(asked - meta["deletionGracePeriodSeconds"] + (grace or 0))
+            if resource is not NAMESPACES:
+                meta["deletionGracePeriodSeconds"] = grace or 0
             if resource is NAMESPACES:
                 obj.setdefault("status", {})["phase"] = "Terminating"
         if not waits:

@@ -1,5 +1,6 @@
 """What deletions that cannot be are answered."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -142,3 +143,21 @@ async def test_options_in_yaml(admin: Caller) -> None:
     media = {"Content-Type": "application/yaml"}
     status, body = await admin.call("DELETE", WEB, b"preconditions: {uid: x}", media)
     assert (status, body["reason"]) == (409, "Conflict")
+
+
+async def test_a_shorter_grace_period_counts_from_the_first_request(admin: Caller) -> None:
+    pod = {"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}}
+    await admin.call("POST", "/api/v1/namespaces/default/pods", pod)
+    path, seen = "/api/v1/namespaces/default/pods/p", []
+    for period in (600, 900, 300, 0):
+        _, body = await admin.call("DELETE", f"{path}?gracePeriodSeconds={period}")
+        meta = body["metadata"]
+        ends = datetime.fromisoformat(meta["deletionTimestamp"])
+        seen.append((meta["deletionGracePeriodSeconds"], ends, meta["generation"]))
+    first = seen[0][1]
+    assert [(period, (first - ends).total_seconds(), generation) for period, ends, generation in seen] == [
+        (600, 0, 2),
+        (600, 0, 2),
+        (300, 300, 2),
+        (0, 600, 2),
+    ]
