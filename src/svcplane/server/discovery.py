@@ -93,6 +93,15 @@ def api_resources(group: str) -> dict[str, Any] | None:
     return {**head, "resources": found}
 
 
+def _here(kind: str) -> dict[str, str]:
+    """A kind of the group and version in whose list it stands: upstream leaves both empty."""
+    return {"group": "", "version": "", "kind": kind}
+
+
+def _subresource(row: Resource, name: str) -> dict[str, Any]:
+    return {"subresource": name, "responseKind": _here(_kind(row, name)), "verbs": _verbs(name)}
+
+
 def aggregated(legacy: bool, form_version: str) -> dict[str, Any]:
     """All groups in one document: `/api` (legacy) or `/apis`."""
     items = []
@@ -102,20 +111,13 @@ def aggregated(legacy: bool, form_version: str) -> dict[str, Any]:
         resources = [
             {
                 "resource": row.plural,
-                "responseKind": {"group": row.group, "version": row.version, "kind": row.kind},
+                "responseKind": _here(row.kind),
                 "scope": "Namespaced" if row.namespaced else "Cluster",
                 "singularResource": row.singular,
                 "verbs": sorted(row.verbs),
                 **({"shortNames": list(row.short_names)} if row.short_names else {}),
                 **({"categories": list(row.categories)} if row.categories else {}),
-                "subresources": [
-                    {
-                        "subresource": sub,
-                        "responseKind": {"group": row.group, "version": row.version, "kind": _kind(row, sub)},
-                        "verbs": _verbs(sub),
-                    }
-                    for sub in row.subresources
-                ],
+                **({"subresources": [_subresource(row, sub) for sub in row.subresources]} if row.subresources else {}),
             }
             for row in sorted(rows, key=lambda row: row.plural)
         ]

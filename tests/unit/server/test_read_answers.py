@@ -302,3 +302,23 @@ async def test_people_get_lines(admin: Caller, query: str, agent: str, lines: bo
     assert response.body.startswith(b'{\n  "kind": "Service",\n  "apiVersion": "v1",\n') is lines
     assert response.body.count(b"\n") > 1 if lines else response.body.endswith(b"}\n")
     assert json.loads(response.body)["kind"] == "Service"
+
+
+async def test_aggregated_discovery_names_kinds_as_those_of_its_lists(admin: Caller) -> None:
+    accepted = {"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"}
+    _, body = await admin.call("GET", "/apis", headers=accepted)
+    found = {group["metadata"]["name"]: group["versions"][0]["resources"] for group in body["items"]}
+    assert found["discovery.k8s.io"] == [
+        {
+            "resource": "endpointslices",
+            "responseKind": {"group": "", "version": "", "kind": "EndpointSlice"},
+            "scope": "Namespaced",
+            "singularResource": "endpointslice",
+            "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+        }
+    ]
+    _, body = await admin.call("GET", "/api", headers=accepted)
+    services = next(row for row in body["items"][0]["versions"][0]["resources"] if row["resource"] == "services")
+    kind = {"group": "", "version": "", "kind": "Service"}
+    status = {"subresource": "status", "responseKind": kind, "verbs": ["get", "patch", "update"]}
+    assert services["subresources"] == [status]
