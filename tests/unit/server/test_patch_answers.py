@@ -231,6 +231,21 @@ TYPED = "failed to create typed patch object (/n; /v1, Kind=Service): "
             + "(and doesn't have default value)",
         ),
         (
+            {"spec": {"ports": [None, {"port": "x"}]}},
+            500,
+            TYPED + ".spec.ports: element 0: associative list with keys may not have a null element",
+        ),
+        (
+            {"spec": {"ports": ["x"]}},
+            500,
+            TYPED + ".spec.ports: element 0: associative list with keys may not have non-map elements",
+        ),
+        (
+            {"metadata": {"name": "n", "finalizers": [{}]}},
+            500,
+            TYPED + ".metadata.finalizers: element 0: associative list without keys has an element that's a map type",
+        ),
+        (
             {"spec": {"healthCheckNodePort": "x"}},
             500,
             TYPED + ".spec.healthCheckNodePort: expected numeric (int or float), got string",

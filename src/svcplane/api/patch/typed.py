@@ -60,19 +60,31 @@ def _list(value: Any, type_: Type, field: Field | None, path: str, found: list[s
     seen: set[str] = set()
     for index, inner in enumerate(value):
         place = f"{path}[{index}]"
-        element = ""
-        if field is not None and field.list_keys and isinstance(inner, dict):
-            missing = [key for key in field.list_keys if key not in inner and key != "protocol"]
-            if missing:
-                why = "associative list with keys has an element that omits key field"
-                found.append(f'{path}: element {index}: {why} "{missing[0]}" (and doesn\'t have default value)')
-                continue
-            element = dotted((item_key(inner, field.list_keys),))
-        elif field is not None and field.is_set and not isinstance(inner, list | dict):
-            element = f"[={json.dumps(inner)}]"
-        if element:
+        if field is not None and (field.list_keys or field.is_set):
+            if why := _no_element(inner, field):
+                found.append(f"{path}: element {index}: {why}")
+                return  # what comes after it is not looked at
+            element = dotted((item_key(inner, field.list_keys),)) if field.list_keys else f"[={json.dumps(inner)}]"
             place = f"{path}{element}"
             if element in seen:
                 found.append(f"{path}: duplicate entries for key {element}")
             seen.add(element)
         _walk(inner, item, None, place, found)
+
+
+def _no_element(value: Any, field: Field) -> str:
+    """Why a value cannot be told apart in a list of items or a set; nothing where it can."""
+    if not field.list_keys:
+        if isinstance(value, dict):
+            return "associative list without keys has an element that's a map type"
+        return "not supported: associative list with lists as elements" if isinstance(value, list) else ""
+    if value is None:
+        return "associative list with keys may not have a null element"
+    if not isinstance(value, dict):
+        return "associative list with keys may not have non-map elements"
+    missing = next((key for key in field.list_keys if key not in value and key != "protocol"), None)
+    if missing is None:
+        return ""
+    return (
+        f'associative list with keys has an element that omits key field "{missing}" (and doesn\'t have default value)'
+    )
