@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 JSON_TYPE = "application/json"
 #: What is read with somebody's credentials is nobody else's, and of this moment.
 JSON = {"Content-Type": JSON_TYPE, "Cache-Control": "no-cache, private"}
+#: From so many bytes on, an answer is not copied for the sake of its last line end.
+LARGE = 1 << 20
 LogSource = Callable[[str, str, Request], Awaitable[Response]]
 NodeSource = Callable[[str, Request], Awaitable[Response]]
 ROOT_PATHS = [
@@ -346,7 +348,7 @@ def _present(request: Request, response: Response) -> None:
         response.body, response.headers = text.encode(), {**response.headers, "Content-Type": YAML}
     elif _wants_lines(request):
         response.body = msgspec.json.format(response.body, indent=2)
-    else:
+    elif len(response.body) < LARGE:
         response.body += b"\n"
 
 
