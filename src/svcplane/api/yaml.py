@@ -42,6 +42,8 @@ _Loader.add_implicit_resolver(
     re.compile(r"^([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
     list("-+.0123456789"),
 )
+for _name_of in ("value", "merge"):  # `=` and, as a value, `<<` are text to upstream
+    _Loader.add_constructor(_TAG + _name_of, lambda _loader, node: node.value)
 
 
 def parse(body: bytes) -> Any:

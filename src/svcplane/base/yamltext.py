@@ -25,7 +25,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _loader, node: node.value)
+for _tag in ("timestamp", "value", "merge"):  # dates, `=` and, as a value, `<<`
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", lambda _loader, node: node.value)
 
 
 def documents(text: str) -> list[Any]:

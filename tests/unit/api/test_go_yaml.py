@@ -11,6 +11,8 @@ from svcplane.api.yaml import parse
     [
         ("web", "web"),
         ("NaN", "NaN"),
+        ("=", "="),
+        ("<<", "<<"),
         ("1.2.3", "1.2.3"),
         ("ünï", "ünï"),
         ("a: b", "'a: b'"),
