@@ -175,6 +175,8 @@ def from_fields_v1(value: Any) -> FieldSet:
 def holds(value: Any, path: Path) -> bool:
     """Whether a set of fields, as FieldsV1 has it, holds a path."""
     for element in path:
+        if element == "." and value == {}:
+            return True  # an item that is owned as one value
         value = value.get(element) if isinstance(value, dict) else None
         if value is None:
             return False
@@ -294,13 +296,13 @@ def record_update(
     then nobody is noted until the next apply.
     Source: k8s.io/apimachinery structured-merge fieldmanager, decodeLiveOrNew, skipNonAppliedManager.
     """
-    before = _entries_before(new, old, manager)
-    if old is not None and not before:
-        new["metadata"].pop("managedFields", None)
-        return
     changed, removed = differences(new, old or {}, kind)
     changed = {path for path in changed if not is_reset(path, manager)}
     if _record_known(new, old, manager, changed, removed):
+        return
+    before = _entries_before(new, old, manager)
+    if old is not None and not before:
+        new["metadata"].pop("managedFields", None)
         return
     entries: list[Entry] = []
     own: FieldSet = frozenset()
