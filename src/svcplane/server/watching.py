@@ -30,7 +30,10 @@ BOOKMARK_BEFORE_END_S = 2.0
 DEFAULT_WATCH_S = 1800.0
 #: Revision, key, type of event, form of the object.
 Place = tuple[int, str, str, str]
+#: What a watcher looks at, and how: prefix and key of what it follows, form, selectors.
+View = tuple[str, ...]
 MAX_ENCODED_BYTES = 8 << 20
+MAX_CHUNKS = MAX_CHUNK_EVENTS = 64
 #: Objects that watchers' selectors looked at last: those of the events that some have still to see.
 MAX_DECODED = 256
 
@@ -51,6 +54,7 @@ class Shared:
         self._encoded: dict[Place, bytes] = {}
         self._encoded_size = 0
         self._decoded: dict[bytes, Tree] = {}
+        self._chunks: dict[tuple[View, int, int], tuple[bytes, int]] = {}
 
     def line(
         self, place: Place, resource: Resource, stored: bytes, request: Request, wanted: Wanted, *, header: bool
@@ -69,6 +73,24 @@ class Shared:
                 self._encoded_size = len(line)
             self._encoded[place] = line
         return line
+
+    def chunk(
+        self, view: View, events: Sequence[Event], lines: Callable[[Sequence[Event]], list[bytes]]
+    ) -> tuple[bytes, int]:
+        """The lines of events in one piece, and how many they are; put together once for all watchers who see alike.
+
+        Between two revisions a view has the same events for everybody.
+        """
+        place = (view, events[0].revision, events[-1].revision)
+        found = self._chunks.get(place)
+        if found is None:
+            made = lines(events)
+            found = b"".join(made), len(made)
+            if len(events) <= MAX_CHUNK_EVENTS:
+                if len(self._chunks) >= MAX_CHUNKS:
+                    self._chunks.clear()
+                self._chunks[place] = found
+        return found
 
     def selected(self, chosen: Filter, stored: bytes | None, resource: Resource) -> bool:
         """Whether the state of an object is there and matches; decoded once for all watchers.  It stays unchanged."""
@@ -101,6 +123,10 @@ class WatchStream:
         self._options, self._chosen, self._initial = options, chosen, initial
         self._key = route.resource.key(route.namespace, route.name) if route.name else ""
         self._form = f"{wanted.form} {wanted.version} {request.param('includeObject')}"
+        self._view = (
+            *(route.resource.key_prefix(route.namespace), self._key, self._form),
+            *(options.label_selector, options.field_selector),
+        )
         self._headed = False
         self._selects = bool(chosen)
 
@@ -125,12 +151,22 @@ class WatchStream:
             return self._line("DELETED", event.key, event.previous, event.revision)
         return b""
 
-    def _chunk(self, events: Iterable[Event], *more: bytes) -> bytes:
-        """What the watcher sees of events, and further lines."""
-        return self._counted([*filter(None, map(self._event_line, events)), *more])
+    def _lines(self, events: Iterable[Event]) -> list[bytes]:
+        return list(filter(None, map(self._event_line, events)))
+
+    def _chunk(self, events: Sequence[Event]) -> bytes:
+        """What the watcher sees of events."""
+        if not events:
+            return b""
+        if self._wanted.form == "Table":  # whose first line is another one
+            return self._counted(self._lines(events))
+        chunk, count = self._shared.chunk(self._view, events, self._lines)
+        self._tally.events += count
+        self._tally.size += len(chunk)
+        return chunk
 
     def _counted(self, lines: Sequence[bytes]) -> bytes:
-        chunk = lines[0] if len(lines) == 1 else b"".join(lines)
+        chunk = b"".join(lines)
         self._tally.events += len(lines)
         self._tally.size += len(chunk)
         return chunk
@@ -184,7 +220,8 @@ class WatchStream:
                     due = self._next_bookmark(loop.time(), ends)
                     # what has come since goes out first: a bookmark must not pass what has not been sent
                     events = watch.take()
-                    yield self._chunk(events, bookmark(self._resource, watch.progress, self._wanted))
+                    last = bookmark(self._resource, watch.progress, self._wanted)
+                    yield self._counted([*self._lines(events), last])
         except StoreError as error:
             body = st.expired(str(error)).body()
             yield b'{"type":"ERROR","object":%s}\n' % codec.encode(body)

@@ -3,7 +3,7 @@
 #: Of the time between, so that at most a third goes to handing over and the rest is left to those who write and read.
 REST = 2.0
 #: So long at most does an event wait for the next.
-LONGEST_S = 0.005
+LONGEST_S = 0.02
 
 
 class Pace:
