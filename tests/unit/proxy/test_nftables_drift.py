@@ -8,7 +8,7 @@ import pytest
 
 from svcplane.base.net import Family
 from svcplane.kernel.nft.fake import FakeNft
-from svcplane.kernel.nft.objects import DataType, Set, TableContent
+from svcplane.kernel.nft.objects import Chain, DataType, Set, TableContent
 from svcplane.proxy.model import (
     Endpoint,
     NodeConfig,
@@ -123,3 +123,39 @@ async def test_packets_pay_for_source_ranges_only_while_some_load_balancer_has_t
     told = await NftablesPlane(CONFIG, kernel).plan(replace(state(2), services={NAME: guarded}))
     assert {"add chain " + name for name in guards} <= {f"{one.verb} {one.object}" for one in told}
     assert not any(operation.object.startswith("table") for operation in told)
+
+
+async def test_a_chain_of_another_kind_in_place_of_one_for_source_ranges_is_seen_and_replaced() -> None:
+    guarded = replace(
+        state(2), services={NAME: replace(PORT, load_balancer_ips=("203.0.113.5",), source_ranges=("198.51.100.0/24",))}
+    )
+    kernel = FakeNft()
+    plane = NftablesPlane(CONFIG, kernel)
+    await plane.sync(guarded, None, now=0.0)
+    (table,) = kernel.content
+    for guard in GUARDS:
+        kernel.content[table].chains[guard.name] = Chain(guard.name)
+    kernel.touch(table)
+    assert not await plane.intact()
+    await plane.sync(guarded, None, now=1.0)
+    assert await plane.intact()
+    assert {kernel.content[table].chains[guard.name] for guard in GUARDS} == set(GUARDS)
+
+
+async def test_a_table_that_cannot_be_mended_is_made_anew() -> None:
+    guarded = replace(
+        state(2), services={NAME: replace(PORT, load_balancer_ips=("203.0.113.5",), source_ranges=("198.51.100.0/24",))}
+    )
+    kernel = FakeNft()
+    plane = NftablesPlane(CONFIG, kernel)
+    await plane.sync(guarded, None, now=0.0)
+    (content,) = kernel.content.values()
+    (sources,) = (name for name in content.sets if name.startswith("sources-"))
+    content.rules[sources.replace("sources-", "firewall-")] = ()
+    del content.sets[sources], content.elements[sources]  # a mended chain would begin with its deletion
+    kernel.touch()
+    assert not await plane.intact()
+    await plane.sync(guarded, None, now=1.0)
+    assert await plane.intact()
+    (content,) = kernel.content.values()
+    assert sources in content.sets

@@ -212,9 +212,10 @@ def same_structure(observed: o.TableContent, wanted: Skeleton) -> bool:
     """Whether sets and base chains are such that the table can be mended instead of being made anew."""
     if observed.dormant or any(observed.sets.get(name) != spec for name, spec in wanted.sets.items()):
         return False
-    observed_base = {chain for chain in observed.chains.values() if chain.hook is not None}
+    # the base chains of source ranges may come and go; one of another kind in their place may not
+    names = {chain.name for chain in GUARDS}
+    observed_base = {chain for chain in observed.chains.values() if chain.hook is not None or chain.name in names}
     wanted_base = {chain for chain in wanted.chains.values() if chain.hook is not None}
-    # those of source ranges may come and go
     return observed_base ^ wanted_base <= set(GUARDS)
 
 

@@ -23,6 +23,7 @@ from svcplane.proxy.planes.nftables.trace import trace
 from svcplane.proxy.topology import categorize
 
 _TOO_LARGE = (errno.EMSGSIZE, errno.ENOBUFS)
+_AT_ODDS = (errno.ENOENT, errno.EEXIST, errno.EBUSY)
 _TRIES = 5
 
 
@@ -51,7 +52,7 @@ class NftablesPlane:
         self._config = config
         self._known: _Known | None = None
         self._owners: dict[int, ServicePortName] = {}  # of pools, as `affinity` found them
-        self._departures = int(time.time())  # none that an earlier process counted
+        self._departures = time.time_ns()  # none that an earlier process counted, however fast it did
 
     async def preflight(self) -> None:
         await self._nft.generation()
@@ -75,6 +76,7 @@ class NftablesPlane:
         stage = Stage()
         for name in sorted(touched):
             known.book.update(name, _fragment(state, name), stage)
+        self._departures = known.book.departures  # also where the kernel takes it, and we do not hear of it
         draft = p.Draft()
         _stage_node(stage, state, known)
         p.draft_classes(draft, state.config, stage.classes, known.chains)
@@ -91,7 +93,7 @@ class NftablesPlane:
                 del known.book.live[set_name][key]
             else:
                 known.book.live.setdefault(set_name, {})[key] = data  # type: ignore[assignment]
-        self._known, self._departures = known, known.book.departures
+        self._known = known
         return SyncReport(draft.operations, draft.count, False, None, _facts(known))
 
     async def _commit_over_others(self, changes: tuple[o.Change, ...], generation: int) -> int:
@@ -107,18 +109,25 @@ class NftablesPlane:
         return await self._nft.commit(self._table, changes, generation)
 
     async def _sync_full(self, state: ProxyState) -> SyncReport:
+        anew = False
         for attempt in range(_TRIES):
             generation = await self._nft.generation()
             observed = await self._nft.read(self._table)
-            draft, known = _draft_full(state, observed, departures=self._departures)
+            draft, known = _draft_full(state, observed, departures=self._departures, anew=anew)
+            self._departures = known.book.departures
             try:
                 known.generation = await self._commit_full(draft, known, generation)
             except o.GenerationChanged:
                 if attempt + 1 == _TRIES:
                     raise
                 continue
+            except o.NftError as error:
+                # somebody edited the table in a way that does not fit together with what is to be mended
+                if anew or observed is None or error.code not in _AT_ODDS or attempt + 1 == _TRIES:
+                    raise
+                anew = True
+                continue
             self._known, self._config = known, state.config
-            self._departures = known.book.departures
             await self._nft.listen()
             return SyncReport(draft.operations, draft.count, True, None, _facts(known))
         raise AssertionError("unreachable")
@@ -207,8 +216,8 @@ class NftablesPlane:
         ]
         if doomed:
             generation = await self._nft.commit(self._table, (o.DeleteElements(spec, tuple(doomed)),))
-            if known is not None:
-                known.generation = generation
+            if known is not None and generation == known.generation + 1:
+                known.generation = generation  # else somebody else changed something too, which is to be looked at
 
     async def cleanup(self) -> None:
         if self._table in await self._nft.tables():
@@ -252,9 +261,11 @@ def _draft_full(
     observed: o.TableContent | None,
     kept: Iterable[tuple[n.Context, n.Class]] = (),
     departures: int = 0,
+    *,
+    anew: bool = False,
 ) -> tuple[p.Draft, _Known]:
     """The transaction from what is there to `state`, whatever is there.  `kept`: classes that stay, used or not;
-    `departures`: see Book."""
+    `departures`: see Book; `anew`: make the table anew, even if it looks as if it could be mended."""
     config = state.config
     book = Book(*recover(observed.elements if observed else {}), departures)
     stage = Stage()
@@ -268,7 +279,7 @@ def _draft_full(
         stage.put(("nodeport-ips", n.packed_ip(ip)), None, "", "node ports answer here")
     wanted = p.skeleton(config, classes, guarded=bool(book.firewalls))
     draft = p.Draft()
-    if observed is not None and not p.same_structure(observed, wanted):
+    if observed is not None and (anew or not p.same_structure(observed, wanted)):
         draft.structure.append(o.DeleteTable())
         draft.note("delete", f"table {n.TABLE}", "it, its sets or its base chains are not as they should be")
         observed = None

@@ -1,13 +1,15 @@
 """Whom affinity holds to what in nftables mode, through changes of a Service and restarts of the proxy."""
 
+import errno
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
 
 from svcplane.base.net import Family
 from svcplane.kernel.nft.fake import FakeNft
-from svcplane.kernel.nft.objects import Element, TableContent
+from svcplane.kernel.nft.objects import Element, NftError, TableContent
 from svcplane.proxy.model import (
     DetectLocal,
     Endpoint,
@@ -129,6 +131,49 @@ async def test_an_endpoint_that_comes_back_is_another_one(between: ProxyState) -
         await world.sync(having(HERE, ALSO))
         assert await world.goes_to(TO_CLUSTER) == {str(HERE), str(ALSO)}
         await world.plane.sync(world.state, None, now=1.0)  # a repair begins to count where the last one ended
+
+
+async def test_an_endpoint_is_another_one_after_a_restart_within_the_second_of_the_first_start() -> None:
+    world = World()
+    await world.sync(having(HERE, ALSO))
+    await world.sync(having(ALSO))
+    await world.sync(having(HERE, ALSO))
+    world.restart()
+    await world.plane.sync(world.state, None, now=1.0)
+    world.remember(HERE)
+    await world.sync(having(ALSO))
+    await world.sync(having(HERE, ALSO))
+    assert await world.goes_to(TO_CLUSTER) == {str(HERE), str(ALSO)}
+
+
+async def test_a_departure_counts_that_the_kernel_took_and_did_not_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    await world.sync(having(HERE, ALSO))
+    world.remember(HERE)
+    commit = world.kernel.commit
+
+    async def taken(*arguments: Any) -> int:
+        await commit(*arguments)
+        raise NftError(errno.ENOBUFS, "the answer was lost")
+
+    monkeypatch.setattr(world.kernel, "commit", taken)
+    with pytest.raises(NftError):
+        await world.sync(having(ALSO))
+    monkeypatch.undo()
+    await world.sync(having(ALSO))
+    await world.sync(having(HERE, ALSO))
+    assert await world.goes_to(TO_CLUSTER) == {str(HERE), str(ALSO)}
+
+
+async def test_forgetting_a_client_hides_nobodys_edit() -> None:
+    world = World()
+    await world.sync(having(HERE, ALSO))
+    world.remember(HERE)
+    world.content.rules["services"] = ()
+    world.kernel.touch()
+    (entry,) = await world.plane.affinity(world.state)
+    await world.plane.forget_affinity(entry)
+    assert not await world.plane.intact()
 
 
 @pytest.mark.parametrize("policy", [{}, {"external_policy_local": True}])
