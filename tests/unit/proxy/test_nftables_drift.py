@@ -1,10 +1,11 @@
-"""What the nftables plane takes for a difference."""
+"""What the nftables plane takes for a difference, and how planes of nf_tables mend what somebody did to their table."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
 import msgspec
 import pytest
+from tests.relayworkers import FakeWorkers
 
 from svcplane.base.net import Family
 from svcplane.kernel.nft.fake import FakeNft
@@ -21,9 +22,12 @@ from svcplane.proxy.model import (
     ServicePortName,
     Verdict,
 )
+from svcplane.proxy.plane import Plane
 from svcplane.proxy.planes.nftables.layout import GUARDS
 from svcplane.proxy.planes.nftables.names import Class, Kind, table_name
 from svcplane.proxy.planes.nftables.plane import NftablesPlane
+from svcplane.proxy.planes.userspace.plane import UserspacePlane
+from svcplane.proxy.planes.userspace.relaying import Relaying
 
 NAME = ServicePortName("default", "sticky", "p", Protocol.TCP)
 CONFIG = NodeConfig(node_name="node1", family=Family.IPV4)
@@ -142,12 +146,17 @@ async def test_a_chain_of_another_kind_in_place_of_one_for_source_ranges_is_seen
     assert {kernel.content[table].chains[guard.name] for guard in GUARDS} == set(GUARDS)
 
 
-async def test_a_table_that_cannot_be_mended_is_made_anew() -> None:
+def relayed(config: NodeConfig, kernel: FakeNft) -> Plane:
+    return UserspacePlane(config, kernel, Relaying(FakeWorkers()))
+
+
+@pytest.mark.parametrize("make", [NftablesPlane, relayed])
+async def test_a_table_that_cannot_be_mended_is_made_anew(make: Callable[[NodeConfig, FakeNft], Plane]) -> None:
     guarded = replace(
         state(2), services={NAME: replace(PORT, load_balancer_ips=("203.0.113.5",), source_ranges=("198.51.100.0/24",))}
     )
     kernel = FakeNft()
-    plane = NftablesPlane(CONFIG, kernel)
+    plane = make(CONFIG, kernel)
     await plane.sync(guarded, None, now=0.0)
     (content,) = kernel.content.values()
     (sources,) = (name for name in content.sets if name.startswith("sources-"))

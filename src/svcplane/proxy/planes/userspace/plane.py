@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 TRIES = 5
 PART = 2000  # elements of one step, where all at once is too much
 TOO_LARGE = (errno.EMSGSIZE, errno.ENOBUFS)
+AT_ODDS = (errno.ENOENT, errno.EEXIST, errno.EBUSY)
 
 
 @dataclass(slots=True)
@@ -116,6 +117,7 @@ class UserspacePlane:
         return await self._nft.commit(self._table, changes, generation)
 
     async def _sync_full(self, state: ProxyState) -> SyncReport:
+        anew = False
         for attempt in range(TRIES):
             generation = await self._nft.generation()
             observed = await self._nft.read(self._table)
@@ -124,12 +126,18 @@ class UserspacePlane:
                 name: fragment(state, name) for name in sorted(state.services)
             }
             relays = await self._listen(address, fragments, observed.elements if observed else {})
-            draft, known = draft_full(state, observed, address, fragments, relays)
+            draft, known = draft_full(state, observed, address, fragments, relays, anew=anew)
             try:
                 known.generation = await self._commit(draft, generation)
             except o.GenerationChanged:
                 if attempt + 1 == TRIES:
                     raise
+                continue
+            except o.NftError as error:
+                # somebody edited the table in a way that does not fit together with what is to be mended
+                if anew or observed is None or error.code not in AT_ODDS or attempt + 1 == TRIES:
+                    raise
+                anew = True
                 continue
             await self._relaying.keep_only(self._family, fragments)
             self._known = known
@@ -334,11 +342,14 @@ def draft_full(
     address: str,
     fragments: dict[ServicePortName, Fragment | None],
     relays: dict[ServicePortName, dict[bool, Address]],
+    *,
+    anew: bool = False,
 ) -> tuple[p.Draft, _Known]:
-    """The transaction from what is there to `state`, whatever is there."""
+    """The transaction from what is there to `state`, whatever is there.  `anew`: make the table anew, even if it looks
+    as if it could be mended."""
     config = state.config
     draft, known = p.Draft(config.family), _Known(config, state.node.local_addresses, address)
-    if observed is not None and not p.same_structure(observed, config):
+    if observed is not None and (anew or not p.same_structure(observed, config)):
         draft.structure.append(o.DeleteTable())
         draft.note("delete", f"table {n.TABLE}", "its sets or base chains are not as they should be")
         observed = None
