@@ -102,7 +102,8 @@ class Workers:
             if (protocol, candidate) in self._taken:  # with SO_REUSEPORT the kernel would let us
                 continue
             try:
-                first = _listener(protocol, address, candidate)
+                # on the port asked for, an earlier proxy's workers may still be listening for this very slot
+                first = _listener(protocol, address, candidate, alone=not port or candidate != port)
             except PortTaken:
                 continue
             chosen: int = first.getsockname()[1]
@@ -343,8 +344,12 @@ class Workers:
         return processes
 
 
-def _listener(protocol: str, address: str, port: int) -> socket.socket:
-    """Raises PortTaken, or EnvironmentProblem."""
+def _listener(protocol: str, address: str, port: int, *, alone: bool = False) -> socket.socket:
+    """Raises PortTaken, or EnvironmentProblem.
+
+    `alone`: a port that no socket has yet.  With SO_REUSEPORT, UDP would be given, also by the kernel's own choice, one
+    of ours, or one over which a worker goes on with sessions of a slot that is gone, and share its datagrams.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
     end = socket.socket(family, kind)
@@ -356,10 +361,12 @@ def _listener(protocol: str, address: str, port: int) -> socket.socket:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted sockets inherit these two
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        apart = alone and kind == socket.SOCK_DGRAM
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, not apart)
         if family == socket.AF_INET6:
             end.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         end.bind((address, port))
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if kind == socket.SOCK_STREAM:
             end.listen(BACKLOG)
     except OSError as error:

@@ -317,6 +317,26 @@ async def test_udp_clients_lose_nothing_to_the_workers_of_before(scope: str, ech
     await after.close()
 
 
+async def test_udp_clients_lose_nothing_to_sessions_of_a_service_that_is_gone(echoes: list[Echo]) -> None:
+    """A worker goes on with them over their socket, whose port a kernel that is asked to share it would give again."""
+    with udp_clients(9, 1)[0] as free:
+        first = free.getsockname()[1]
+    workers = Workers(1, range(first, first + 20))
+    port = workers.open((DNS, False), "UDP", "127.0.0.1", 0)
+    await workers.serve([wire.Serve(DNS, "UDP", cluster=(echoes[0].address,))], [(DNS, False)])
+    clients = udp_clients(port, 2)
+    assert await asyncio.to_thread(lambda: {asked(client) for client in clients}) == {b"a"}
+    await workers.drop([(DNS, False)], [DNS])
+    again = workers.open((DNS, False), "UDP", "127.0.0.1", 0)
+    assert again != port
+    await workers.serve([wire.Serve(DNS, "UDP", cluster=(echoes[1].address,))], [(DNS, False)])
+    others = udp_clients(again, 12)
+    assert await asyncio.to_thread(lambda: {asked(client) for client in others}) == {b"b"}
+    for client in (*clients, *others):
+        client.close()
+    await workers.close()
+
+
 async def test_udp_clients_lose_nothing_where_affinity_is_switched(workers: Workers, echoes: list[Echo]) -> None:
     port = workers.open((DNS, False), "UDP", "127.0.0.1", 0)
     message = wire.Serve(DNS, "UDP", cluster=tuple(echo.address for echo in echoes))
