@@ -63,6 +63,7 @@ class Workers:
         self._services: dict[str, wire.Serve] = {}
         self._lent: dict[Slot, Lent] = {}
         self._taken: set[tuple[str, int]] = set()  # (protocol, port) of ours
+        self._moved: set[Slot] = set()  # to another address, of which workers were not told yet
         self._lock = asyncio.Lock()
         self._estate: handover.Estate | None = None
         self._notices: dict[int, int] = {}  # descriptors that tell of a worker's end, by its process id
@@ -96,6 +97,7 @@ class Workers:
             if present.address == address:
                 return present.port
             self._close(slot)
+            self._moved.add(slot)
         if (inherited := self._claim(slot, protocol, address)) is not None:
             return inherited.port
         for candidate in (*((port,) if port else ()), *(self._ports or (0,))):
@@ -164,6 +166,7 @@ class Workers:
 
     def _close(self, slot: Slot) -> None:
         gone = self._lent.pop(slot)
+        self._moved.discard(slot)
         self._taken.discard((gone.protocol, gone.port))
         for lent in gone.sockets:
             lent.close()
@@ -203,6 +206,10 @@ class Workers:
                 if recalled:
                     batches[self._worker_of(serve, 0)].append((wire.Recall(serve.key, recalled), None))
             for slot in fresh:
+                if slot in self._moved:
+                    self._moved.discard(slot)
+                    for batch in batches:
+                        batch.append((wire.Drop(*slot), None))
                 self._lend(slot, batches)
             await self._exchange(batches)
             for slot in fresh:

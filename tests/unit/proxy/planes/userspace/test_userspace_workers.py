@@ -165,6 +165,17 @@ async def test_port_is_the_one_asked_for_unless_it_is_taken(workers: Workers, po
     assert workers.open(SLOT, "TCP", "127.0.0.1", 0) == port
 
 
+async def test_nobody_listens_where_the_node_was_reached_before(workers: Workers, pods: list[Pod]) -> None:
+    port = await started(workers, serve(*pods))
+    moved = workers.open(SLOT, "TCP", "127.0.0.2", port)
+    await workers.serve([], [SLOT])
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.to_thread(ask, port)
+    with socket.create_connection(("127.0.0.2", moved), 5) as client:
+        client.sendall(b"x")
+        assert await asyncio.to_thread(client.recv, 100) in (b"a", b"b")
+
+
 async def test_range_without_a_free_port_is_told_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         workers = Workers(1, range(other.getsockname()[1], other.getsockname()[1] + 1))
