@@ -14,6 +14,8 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import msgspec
+
 from svcplane.proxy.planes.userspace import wire
 from svcplane.proxy.planes.userspace.balance import Address
 
@@ -127,7 +129,12 @@ def take_over(scope: str) -> Estate:
                 if is_ours(end):
                     _receive(end, estate)
                     send(end, wire.Done())
-        except (OSError, EOFError) as error:
+        except (
+            OSError,
+            EOFError,
+            LookupError,
+            msgspec.MsgspecError,
+        ) as error:  # another version, or no descriptors left
             log.warning("a relay worker did not hand over: %s", error or "it ended")
     return estate
 

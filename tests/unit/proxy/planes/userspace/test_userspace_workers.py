@@ -361,6 +361,25 @@ async def test_udp_clients_lose_nothing_where_affinity_is_switched(workers: Work
         client.close()
 
 
+@pytest.mark.parametrize(
+    "said", [b'{"type":"Unheard"}', b"{", b'{"type":"Listen","key":"IPv4/d/web:p/TCP","local":false}']
+)
+async def test_a_worker_that_says_what_nobody_understands_is_passed_over(scope: str, said: bytes) -> None:
+    """One of another version; the last lends no socket, as where the process may open no more."""
+    with handover.doorstep(scope) as door:
+        door.settimeout(5)
+
+        def say() -> None:
+            with door.accept()[0] as end:
+                end.recv(1000)
+                end.sendall(len(said).to_bytes(4, "big") + said)
+                end.shutdown(socket.SHUT_WR)
+
+        saying = asyncio.create_task(asyncio.to_thread(say))
+        assert not (await asyncio.to_thread(handover.take_over, scope)).slots
+        await saying
+
+
 async def test_what_the_next_proxy_does_not_want_is_closed(pods: list[Pod], scope: str) -> None:
     before, after = Workers(1, scope=scope), Workers(1, scope=scope)
     port = await started(before, serve(*pods))
