@@ -57,8 +57,18 @@ def test_a_class_survives_its_packed_form() -> None:
         assert Class.unpacked(class_.packed) == class_
 
 
-async def synced(kernel: FakeNft) -> NftablesPlane:
-    plane = NftablesPlane(CONFIG, kernel)
+Make = Callable[[NodeConfig, FakeNft], Plane]
+
+
+def relayed(config: NodeConfig, kernel: FakeNft) -> Plane:
+    return UserspacePlane(config, kernel, Relaying(FakeWorkers()))
+
+
+either = pytest.mark.parametrize("make", [NftablesPlane, relayed])
+
+
+async def synced(kernel: FakeNft, make: Make = NftablesPlane) -> Plane:
+    plane = make(CONFIG, kernel)
     await plane.sync(state(2), None, now=0.0)
     assert await plane.intact()
     return plane
@@ -76,17 +86,18 @@ def put_in_a_set(table: TableContent) -> None:
     table.sets["foreign"] = Set("foreign", (DataType.MARK,))
 
 
+@either
 @pytest.mark.parametrize("edit", [put_to_sleep, drop_what_falls_off, put_in_a_set])
-async def test_an_edit_around_the_rules_is_seen_and_mended(edit: Callable[[TableContent], None]) -> None:
+async def test_an_edit_around_the_rules_is_seen_and_mended(edit: Callable[[TableContent], None], make: Make) -> None:
     kernel = FakeNft()
-    plane = await synced(kernel)
+    plane = await synced(kernel, make)
     (table,) = kernel.content
     edit(kernel.content[table])
     kernel.touch(table)
     assert not await plane.intact()
     await plane.sync(state(2), None, now=1.0)
     assert await plane.intact()
-    assert not await NftablesPlane(CONFIG, kernel).plan(state(2))
+    assert not await plane.plan(state(2))
 
 
 async def test_nothing_passes_through_a_table_that_is_switched_off() -> None:
@@ -146,12 +157,8 @@ async def test_a_chain_of_another_kind_in_place_of_one_for_source_ranges_is_seen
     assert {kernel.content[table].chains[guard.name] for guard in GUARDS} == set(GUARDS)
 
 
-def relayed(config: NodeConfig, kernel: FakeNft) -> Plane:
-    return UserspacePlane(config, kernel, Relaying(FakeWorkers()))
-
-
-@pytest.mark.parametrize("make", [NftablesPlane, relayed])
-async def test_a_table_that_cannot_be_mended_is_made_anew(make: Callable[[NodeConfig, FakeNft], Plane]) -> None:
+@either
+async def test_a_table_that_cannot_be_mended_is_made_anew(make: Make) -> None:
     guarded = replace(
         state(2), services={NAME: replace(PORT, load_balancer_ips=("203.0.113.5",), source_ranges=("198.51.100.0/24",))}
     )

@@ -393,6 +393,8 @@ def _as_left(observed: o.TableContent, known: _Known) -> bool:
     firewalls = [new.firewall for new in known.fragments.values() if new.firewall is not None]
     if {chain.name for chain, _ in chains} | {firewall.chain for firewall in firewalls} != set(observed.chains):
         return False
+    if {*sets(known.config.family), *(firewall.allowed_set for firewall in firewalls)} != set(observed.sets):
+        return False
     if any(observed.rules.get(chain.name) != tuple(rules) for chain, rules in chains):
         return False
     if not all(p.firewall_is_there(observed, firewall, known.config) for firewall in firewalls):
