@@ -75,3 +75,12 @@ async def test_entries_that_are_none_are_not_taken_over(change: dict[str, Any]) 
         made["metadata"]["managedFields"][0] |= {"manager": "two", **change}
         assert (await call.call("PUT", f"{SERVICES}/web?fieldManager=one", made))[0] == 200
         assert await managers(call) == [("one", "Update")]
+
+
+async def test_entries_without_a_time_stay_so(admin: Caller) -> None:
+    entry = {"manager": "two", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1"}
+    meta = {"name": "web", "managedFields": [{**entry, "fieldsV1": {"f:metadata": {"f:labels": {"f:a": {}}}}}]}
+    await admin.call("POST", SERVICES, {"metadata": meta, "spec": {"ports": [{"port": 80}]}})
+    _, found = await admin.call("GET", f"{SERVICES}/web")
+    assert ["time" in one for one in found["metadata"]["managedFields"]] == [False, True]
+    assert (await admin.call("PUT", f"{SERVICES}/web", found))[0] == 200

@@ -205,7 +205,7 @@ def _raw(entry: Entry, api_version: str) -> dict[str, Any]:
         "manager": entry.manager.name,
         "operation": entry.manager.operation,
         "apiVersion": api_version,
-        "time": entry.time,
+        **({"time": entry.time} if entry.time else {}),  # clients give entries without; "" is no time
         "fieldsType": "FieldsV1",
         "fieldsV1": to_fields_v1(entry.fields),
     }
@@ -215,7 +215,7 @@ def _raw(entry: Entry, api_version: str) -> dict[str, Any]:
 
 
 def _put(tree: dict[str, Any], raw: list[dict[str, Any]]) -> None:
-    raw.sort(key=lambda e: (e["operation"] != "Apply", e["time"], e["manager"], e.get("subresource", "")))
+    raw.sort(key=lambda e: (e["operation"] != "Apply", e.get("time", ""), e["manager"], e.get("subresource", "")))
     if raw:
         tree["metadata"]["managedFields"] = raw
     else:
