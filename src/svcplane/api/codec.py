@@ -280,7 +280,7 @@ def _struct(value: Any, name: str, path: str, problems: list[str], known: Any = 
 
 def _is_dropped(value: Any, spec: Field) -> bool:
     if value == "" or (isinstance(value, list | dict) and not value and spec.type.shape != "struct"):
-        return not spec.keep_empty
+        return not spec.keep_empty or spec.type.name in ("time", "microtime")  # the zero time, which no client can read
     return spec.drop_zero and not value
 
 

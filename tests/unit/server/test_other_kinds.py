@@ -473,6 +473,15 @@ async def test_conditions_show_what_nobody_set(admin: Caller) -> None:
         assert body["status"]["conditions"] == [condition]
 
 
+async def test_the_zero_time_is_shown_as_none(admin: Caller) -> None:
+    services = "/api/v1/namespaces/default/services"
+    await admin.call("POST", services, {"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}})
+    condition = {"type": "Ready", "status": "True", "lastTransitionTime": "0001-01-01T00:00:00Z"}
+    _, body = await admin.call("PATCH", f"{services}/s/status", {"status": {"conditions": [condition]}}, MERGE)
+    assert body["status"]["conditions"][0]["lastTransitionTime"] is None
+    assert (await admin.call("PUT", f"{services}/s/status", body))[0] == 200
+
+
 async def test_times_that_nobody_set_are_shown(admin: Caller) -> None:
     await admin.call("POST", PODS, pod())
     containers = [{"name": "c", "state": {"running": {}}, "lastState": {"terminated": {"reason": "Error"}}}]
