@@ -27,6 +27,8 @@ _HEAD = b'{"metadata":{'
 YAML = "application/yaml"
 #: What upstream reads a kind into, as Go prints it.
 KIND_STRUCT = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
+#: Before what keeps a kind from being read.
+NO_KIND = "couldn't get version/kind; json parse error: "
 #: Before the lines that say what YAML gives again.
 YAML_ERRORS = "yaml: unmarshal errors:\n"
 
@@ -153,18 +155,15 @@ def _in_order(value: Any, unknown: set[str], path: str = "") -> Iterator[str]:
 def decode(body: bytes, content_type: str, resource: Resource) -> Decoded:
     """A request body as an object of `resource`.  Raises StatusError 400 as upstream words it."""
     in_json = content_type not in (YAML, protobuf.MEDIA_TYPE)
-    unfit_for = "couldn't get version/kind; json parse error: "
     try:
-        why = unfit_for if in_json else ""
+        why = NO_KIND if in_json else ""
         value, duplicates = parse_body(body, content_type)
         value = {} if value is None else _merged(_pairs(body)) if duplicates and in_json else value
-        why = unfit_for
+        why = NO_KIND
         if not isinstance(value, dict):
             raise ValueError(f"json: cannot unmarshal {go_json.type_name(value)} into Go value of type {KIND_STRUCT}")
-        for key in ("apiVersion", "kind"):
-            if not isinstance(value.get(key) or "", str):
-                kind = go_json.type_name(value[key])
-                raise ValueError(f"json: cannot unmarshal {kind} into Go struct field .{key} of type string")
+        if fault := kind_fault(value):
+            raise ValueError(fault)
     except ValueError as error:
         what = f"the object provided is unrecognized (must be of type {resource.kind}): {why}{error}"
         raise bad_request(f"{what} ({go_syntax.summary(body)})") from error
@@ -178,6 +177,15 @@ def decode(body: bytes, content_type: str, resource: Resource) -> Decoded:
     return decoded
 
 
+def kind_fault(value: Tree) -> str:
+    """What Go says of an apiVersion or kind that is no text; nothing where both are, or are not given."""
+    for key in ("apiVersion", "kind"):
+        given = value.get(key)
+        if given is not None and not isinstance(given, str):
+            return f"json: cannot unmarshal {go_json.type_name(given)} into Go struct field .{key} of type string"
+    return ""
+
+
 def check_kind(value: Tree, resource: Resource) -> None:
     """apiVersion and kind, where given, must be the resource's."""
     if why := _other_kind(value, resource):
@@ -188,7 +196,8 @@ def check_kind(value: Tree, resource: Resource) -> None:
 
 def check_patched_kind(value: Tree, resource: Resource) -> None:
     """The same for what a patch has made.  Raises StatusError 422."""
-    if why := _other_kind(value, resource):
+    fault = kind_fault(value)
+    if why := NO_KIND + fault if fault else _other_kind(value, resource):
         raise unfit(value, None, why)
 
 

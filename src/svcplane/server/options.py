@@ -258,14 +258,18 @@ def _wrong_type(body: bytes, media: str) -> str:
         return ""
     if not isinstance(given, dict):
         found, known = go_json.type_name(given), codec.KIND_STRUCT
-        return (
-            f"couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value of type {known}"
-        )
+        return f"{codec.NO_KIND}json: cannot unmarshal {found} into Go value of type {known}"
+    if fault := codec.kind_fault(given):
+        return codec.NO_KIND + fault
     for key, value in given.items():
         expected, name = _GO_TYPES.get(key, (object, ""))
         if value is not None and (not isinstance(value, expected) or (expected is int and isinstance(value, bool))):
             found = f"number {value}" if expected is int and isinstance(value, float) else go_json.type_name(value)
             return f"json: cannot unmarshal {found} into Go struct field DeleteOptions.{key} of type {name}"
+    if (odd := next((item for item in given.get("dryRun") or () if not isinstance(item, str)), "")) != "":
+        return (
+            f"json: cannot unmarshal {go_json.type_name(odd)} into Go struct field DeleteOptions.dryRun of type string"
+        )
     for key, name in (("uid", "types.UID"), ("resourceVersion", "string")):
         value = (given.get("preconditions") or {}).get(key)
         if not isinstance(value, str | None):
@@ -284,12 +288,14 @@ def delete_options(request: Request) -> DeleteOptions:
                 options = msgspec.convert(protobuf.decode(request.body, "DeleteOptions"), DeleteOptions)
             else:
                 given, _ = codec.parse_body(request.body, media)
-                options = msgspec.convert({} if given is None else given, DeleteOptions)
+                if isinstance(given, dict | None):  # null is as good as absent
+                    given = {key: value for key, value in (given or {}).items() if value is not None}
+                options = msgspec.convert(given, DeleteOptions)
         except (msgspec.DecodeError, ValueError) as error:
             # upstream takes a bad body for a fault of its own
             if why := _wrong_type(request.body, media):
                 raise StatusError(500, "", why) from error
-            what = "couldn't get version/kind; json parse error: " if media == "application/json" else ""
+            what = codec.NO_KIND if media == "application/json" else ""
             raise StatusError(500, "", f"{what}{error}") from error
         if options.kind not in ("", "DeleteOptions"):
             why = f'no kind "{options.kind}" is registered for version "{options.api_version or "meta.k8s.io/v1"}"'

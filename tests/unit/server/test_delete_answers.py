@@ -111,6 +111,7 @@ async def test_a_part_of_a_collection_is_deleted_and_shown_as_a_list(admin: Call
         ({"gracePeriodSeconds": "x"}, "string into Go struct field DeleteOptions.gracePeriodSeconds of type int64"),
         ({"gracePeriodSeconds": 1.5}, "number 1.5 into Go struct field DeleteOptions.gracePeriodSeconds of type int64"),
         ({"dryRun": "All"}, "string into Go struct field DeleteOptions.dryRun of type []string"),
+        ({"dryRun": ["All", 1]}, "number into Go struct field DeleteOptions.dryRun of type string"),
         ({"preconditions": []}, "array into Go struct field DeleteOptions.preconditions of type v1.Preconditions"),
         (
             {"preconditions": {"uid": 5}},
@@ -136,6 +137,17 @@ async def test_options_that_are_none(admin: Caller, options: bytes, media: str, 
     status, body = await admin.call("DELETE", WEB, options, {"Content-Type": f"application/{media}"})
     assert status == 500
     assert body["message"].startswith(why)
+
+
+async def test_options_whose_kind_is_no_text(admin: Caller) -> None:
+    status, body = await admin.call("DELETE", WEB, {"kind": 1.5, "dryRun": "All"})
+    why = "json: cannot unmarshal number into Go struct field .kind of type string"
+    assert (status, body["message"]) == (500, f"couldn't get version/kind; json parse error: {why}")
+
+
+async def test_null_is_no_option(admin: Caller) -> None:
+    status, body = await admin.call("DELETE", WEB, {"kind": None, "apiVersion": None, "dryRun": None})
+    assert (status, body["reason"]) == (404, "NotFound")
 
 
 async def test_options_in_yaml(admin: Caller) -> None:

@@ -203,6 +203,15 @@ async def test_patches_of_what_an_object_is_called(
     assert (await admin.call("PATCH", web, change, MERGE))[1]["message"] == message
 
 
+@pytest.mark.parametrize("headers", [JSON, MERGE])
+async def test_patches_to_an_api_version_that_is_no_text(admin: Caller, web: str, headers: dict[str, str]) -> None:
+    patch = {"apiVersion": []} if headers is MERGE else [{"op": "copy", "from": "/spec/ports", "path": "/apiVersion"}]
+    status, body = await admin.call("PATCH", web, patch, headers)
+    why = "couldn't get version/kind; json parse error: json: cannot unmarshal array into Go struct field .apiVersion"
+    assert (status, body["details"]["causes"][0]["field"]) == (422, "patch")
+    assert body["message"].endswith(f"{why} of type string")
+
+
 TYPED = "failed to create typed patch object (/n; /v1, Kind=Service): "
 
 
