@@ -55,6 +55,7 @@ class Shared:
         self._encoded_size = 0
         self._decoded: dict[bytes, Tree] = {}
         self._chunks: dict[tuple[View, int, int], tuple[bytes, int]] = {}
+        self._chunks_size = 0
 
     def line(
         self, place: Place, resource: Resource, stored: bytes, request: Request, wanted: Wanted, *, header: bool
@@ -87,8 +88,10 @@ class Shared:
             made = lines(events)
             found = b"".join(made), len(made)
             if len(events) <= MAX_CHUNK_EVENTS:
-                if len(self._chunks) >= MAX_CHUNKS:
+                self._chunks_size += len(found[0])
+                if len(self._chunks) >= MAX_CHUNKS or self._chunks_size > MAX_ENCODED_BYTES:
                     self._chunks.clear()
+                    self._chunks_size = len(found[0])
                 self._chunks[place] = found
         return found
 

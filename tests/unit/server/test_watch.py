@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from svcplane.server import watching as watch_stream
+from svcplane.store.contract import Event, Revision
 from svcplane.testing.server import Caller
 
 SERVICES = "/api/v1/namespaces/default/services"
@@ -229,3 +230,20 @@ async def test_a_pod_that_goes_at_once_is_seen_to_go_first(admin: Caller) -> Non
     seen = [(e["type"], e["object"]["metadata"].get("deletionGracePeriodSeconds")) for e in events]
     assert seen == [("ADDED", None), ("MODIFIED", 30), ("MODIFIED", 0), ("DELETED", 0)]
     await watch.close()
+
+
+def test_what_watchers_share_stays_within_its_bounds() -> None:
+    made: list[Revision] = []
+
+    def lines(events: Sequence[Event]) -> list[bytes]:
+        made.extend(event.revision for event in events)
+        return [b"x" * (watch_stream.MAX_ENCODED_BYTES // 2 + 1)]
+
+    def represent(*_args: object, **_more: object) -> bytes:
+        raise AssertionError
+
+    shared = watch_stream.Shared(represent)
+    first, second = ([Event("k", b"", None, Revision(at), Revision(at), Revision(0))] for at in (1, 2))
+    for events in (first, first, second, second, first):
+        assert shared.chunk(("view",), events, lines)[1] == 1
+    assert made == [1, 2, 1]
