@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import logging
+import re
 import socket
 import ssl
 
@@ -27,6 +28,7 @@ PIECE = 1 << 20
 BODY_S = 60.0
 #: As kube-apiserver: for so long a connection may wait for its next request, its first one included.
 IDLE_S = 90.0
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class HttpServer:
@@ -193,7 +195,9 @@ class HttpServer:
 
 
 def _warnings(response: Response) -> list[tuple[str, str]]:
-    escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in response.warnings)
+    """Each once; not those that no header can hold.  Source: k8s.io/apimachinery/pkg/util/net NewWarningHeader."""
+    held = (text for text in dict.fromkeys(response.warnings) if not _CONTROL.search(text))
+    escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in held)
     return [("Warning", f'299 - "{text}"') for text in escaped]
 
 
