@@ -8,6 +8,7 @@ a response by splicing bytes in front (`splice_object`, `splice_item`), never by
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -23,6 +24,8 @@ _encoder = msgspec.json.Encoder(enc_hook=go_json.as_written)
 _decoder = msgspec.json.Decoder(float_hook=go_json.Written)
 _HEAD = b'{"metadata":{'
 YAML = "application/yaml"
+#: So many unknown and duplicate fields are told of, as upstream's decoder does.
+MAX_PROBLEMS = 100
 #: What upstream reads a kind into, as Go prints it.
 KIND_STRUCT = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
 #: Before what keeps a kind from being read.
@@ -75,7 +78,7 @@ def _duplicates(body: bytes, value: Any) -> list[str]:
             for key, inner in value:
                 place = f"{path}.{key}" if path else key
                 if key in seen:
-                    found.append(f'duplicate field "{place}"')
+                    found.append(f"duplicate field {fields.quoted(place)}")
                 seen.add(key)
                 walk(inner, place)
         elif isinstance(value, list):
@@ -112,12 +115,12 @@ def _in_order(value: Any, unknown: set[str], path: str = "") -> Iterator[str]:
         seen: set[str] = set()
         for key, inner in value:
             place = f"{path}.{key}" if path else key
-            if (text := f'unknown field "{place}"') in unknown:
+            if (text := f"unknown field {fields.quoted(place)}") in unknown:
                 if key not in seen:
                     yield text
             else:
                 if key in seen:
-                    yield f'duplicate field "{place}"'
+                    yield f"duplicate field {fields.quoted(place)}"
                 yield from _in_order(inner, unknown, place)
             seen.add(key)
     elif isinstance(value, list):
@@ -144,9 +147,10 @@ def decode(body: bytes, content_type: str, resource: Resource) -> Decoded:
     decoded = convert(value, resource)
     if in_json and (duplicates or decoded.problems):
         # one field may be met twice, but is told of once
-        decoded.problems = list(dict.fromkeys(_in_order(_pairs(body), set(decoded.problems))))
+        met = dict.fromkeys(_in_order(_pairs(body), set(decoded.problems)))
+        decoded.problems = list(islice(met, MAX_PROBLEMS))
     else:
-        decoded.problems[:0] = duplicates
+        decoded.problems[:] = [*duplicates, *decoded.problems[:MAX_PROBLEMS]]
     return decoded
 
 

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 from svcplane.api import go_json, go_time, quantity
+from svcplane.api.fields import quoted
 from svcplane.api.schema import Field, Type, fields_of
 from svcplane.api.strategy import Tree
 
@@ -60,7 +61,7 @@ def struct(value: Any, name: str, path: str, problems: list[str], known: Any = N
             continue
         place = f"{path}.{key}" if path else key
         if spec is None:
-            problems.append(f'unknown field "{place}"')
+            problems.append(f"unknown field {quoted(place)}")
             continue
         if inner is None:
             if key == "ports" and name == "EndpointSlice":

@@ -1,5 +1,6 @@
 """What bodies with numbers and fields that do not fit are answered."""
 
+import json
 from typing import Any
 
 import pytest
@@ -220,3 +221,12 @@ async def test_what_is_no_text_is_marked(admin: Caller, given: bytes, kept: str)
     patch = b'{"metadata":{"annotations":{"a":%s}}}' % given
     _, made = await admin.call("PATCH", f"{SERVICES}/web", patch, {"Content-Type": "application/merge-patch+json"})
     assert made["metadata"]["annotations"] == {"a": kept}
+
+
+async def test_a_hundred_unknown_fields_are_told_of(admin: Caller) -> None:
+    body = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}, **{f"f{n}": 1 for n in range(200)}}
+    response = await admin.send("POST", SERVICES, body)
+    assert response.status == 201
+    assert response.warnings == tuple(f'unknown field "f{n}"' for n in range(100))
+    text = json.dumps({**body, "metadata": {"name": "other"}}).encode()
+    assert len((await admin.send("POST", f"{SERVICES}?dryRun=All", text, YAML)).warnings) == 100

@@ -158,7 +158,7 @@ def _split_bytes(lists: list[tuple[str, dict[str, str]]]) -> list[str]:
 def _repeated(items: list[Tree], key: str, path: str) -> list[str]:
     values = [item.get(key, "") for item in items]
     return [
-        f'{path}[{index}].{key}: duplicate {key} "{value}"'
+        f"{path}[{index}].{key}: duplicate {key} {quoted(value)}"
         for index, value in enumerate(values)
         if value in values[:index]
     ]
@@ -173,7 +173,7 @@ def _hidden_variables(variables: list[Tree], path: str) -> list[str]:
         reference = f"$({name})"
         if name in names and (variable.get("valueFrom") is not None or value == reference or reference not in value):
             found.append(
-                f'{path}[{index}]: hides previous definition of "{name}", which may be dropped when using apply'
+                f"{path}[{index}]: hides previous definition of {quoted(name)}, which may be dropped when using apply"
             )
         names.add(name)
     return found
