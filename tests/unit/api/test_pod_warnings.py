@@ -123,3 +123,12 @@ def test_annotations_that_fields_have_taken_the_place_of() -> None:
         f"metadata.annotations[{pod}]: {gone}",
         f"metadata.annotations[{container}b]: {gone}",
     ]
+
+
+def test_what_people_wrote_is_quoted() -> None:
+    env = [{"name": 'a"b', "value": "1"}, {"name": 'a"b', "value": "2"}]
+    spec = {"containers": [{"env": env}], "imagePullSecrets": [{"name": "c\n"}, {"name": "c\n"}]}
+    assert warnings(spec, {}) == [
+        r'spec.imagePullSecrets[1].name: duplicate name "c\n"',
+        r'spec.containers[0].env[1]: hides previous definition of "a\"b", which may be dropped when using apply',
+    ]
