@@ -95,7 +95,7 @@ class ApiHandler:
         started = time.monotonic()
         verb, resource, asking, about = request.method, "", request.user, Asked(request.method)
         try:
-            other = self.mounted.get("/" + request.path.split("/", 2)[1])
+            other = self.mounted.get("/".join(request.path.split("/", 2)[:2]))
             if other is not None:
                 return await other(request)
             request = acting(request, self._authorizer)
@@ -260,8 +260,9 @@ class ApiHandler:
             if request.user is None:
                 raise st.unauthorized()
             raise st.StatusError(403, "Forbidden", f'User "{request.user.name}" cannot {request.method} path "{path}"')
-        if path.split("/")[1] in ("healthz", "livez", "readyz"):
-            return await self._health(request, path.split("/")[1])
+        first = path.removeprefix("/").partition("/")[0]
+        if first in ("healthz", "livez", "readyz"):
+            return await self._health(request, first)
         if request.method not in ("GET", "HEAD"):
             if self._document(path, request) is not None:
                 raise _method_not_allowed()

@@ -230,3 +230,8 @@ async def test_a_hundred_unknown_fields_are_told_of(admin: Caller) -> None:
     assert response.warnings == tuple(f'unknown field "f{n}"' for n in range(100))
     text = json.dumps({**body, "metadata": {"name": "other"}}).encode()
     assert len((await admin.send("POST", f"{SERVICES}?dryRun=All", text, YAML)).warnings) == 100
+
+
+async def test_a_path_that_begins_with_no_slash_is_none(admin: Caller) -> None:
+    response = await admin.send("OPTIONS", "*")
+    assert (response.status, response.body) == (404, b"404 page not found\n")
