@@ -281,6 +281,9 @@ def _wrong_type(body: bytes, media: str) -> str:
 
 
 def delete_options(request: Request) -> DeleteOptions:
+    """What a deletion asks for.  Raises StatusError: 500 for a body that is no DeleteOptions, as upstream does, 422 for
+    options that do not fit.
+    """
     if request.body:
         media = body_type(request.headers.get("content-type", ""))
         try:

@@ -46,6 +46,8 @@ class Manager(msgspec.Struct, frozen=True, gc=False):
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
+    """What one manager owns; `time` of its last change, "" where whoever wrote the entry told of none."""
+
     manager: Manager
     time: str
     fields: FieldSet
@@ -98,6 +100,7 @@ def _items(value: list[Any], item_type: Type, keys: tuple[str, ...], prefix: Pat
 
 
 def object_leaves(tree: dict[str, Any], kind: str, *, parents: bool = False) -> dict[Path, Any]:
+    """`leaves` of a whole object."""
     return leaves(tree, Type("struct", kind), parents=parents)
 
 
@@ -138,6 +141,7 @@ def differences(after: dict[str, Any], before: dict[str, Any], kind: str) -> tup
 
 
 def to_fields_v1(fields: Iterable[Path]) -> dict[str, Any]:
+    """Paths as FieldsV1 has them: nested objects by element, empty where a path ends."""
     root: dict[str, Any] = {}
     for path in sorted(fields):
         node = root
@@ -155,6 +159,7 @@ def _without_lone_dots(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_fields_v1(value: Any) -> FieldSet:
+    """The paths of FieldsV1; what is no object ends a path."""
     found: set[Path] = set()
 
     def walk(node: Any, path: Path) -> None:
@@ -192,6 +197,7 @@ def _read(raw: dict[str, Any]) -> Entry:
 
 
 def read_entries(tree: dict[str, Any]) -> list[Entry]:
+    """The entries of an object, in its order."""
     return [_read(raw) for raw in tree.get("metadata", {}).get("managedFields", [])]
 
 
