@@ -135,6 +135,8 @@ class Watch(Protocol):
         """While somebody waits in `read`, events go to `taker` from the event loop, and the reader goes on waiting.
 
         Where it answers False or raises, it has taken none and the reader gets them.
+        A store may let some milliseconds pass, so that more of them go together; they stay in order, and none is lost
+        where the reader comes first.
         """
 
     @property
