@@ -209,9 +209,11 @@ def convert_patched(value: Tree, resource: Resource, patch: Tree | None, known: 
     object in the same place) is taken over, not read again.
     """
     try:
-        return _converted(value, resource, known)
+        decoded = _converted(value, resource, known)
     except Mismatch as error:
         raise unfit(value, patch, str(error) if patch is None else error.restored) from error
+    del decoded.problems[MAX_PROBLEMS:]
+    return decoded
 
 
 def unfit(value: Tree, patch: Tree | None, why: str) -> StatusError:

@@ -228,6 +228,8 @@ async def test_a_hundred_unknown_fields_are_told_of(admin: Caller) -> None:
     response = await admin.send("POST", SERVICES, body)
     assert response.status == 201
     assert response.warnings == tuple(f'unknown field "f{n}"' for n in range(100))
+    merge = {"Content-Type": "application/merge-patch+json"}
+    assert len((await admin.send("PATCH", f"{SERVICES}/web", body, merge)).warnings) == 100
     text = json.dumps({**body, "metadata": {"name": "other"}}).encode()
     assert len((await admin.send("POST", f"{SERVICES}?dryRun=All", text, YAML)).warnings) == 100
 
