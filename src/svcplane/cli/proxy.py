@@ -28,7 +28,7 @@ from svcplane.proxy.config.validation import validate
 from svcplane.proxy.config.wire import KubeProxyConfiguration
 from svcplane.proxy.model import EndTcp, NodeConfig
 from svcplane.proxy.parameters import Parameters
-from svcplane.proxy.planes import PLANES, check_options
+from svcplane.proxy.planes import PLANES, check_options, parameters_ahead
 from svcplane.proxy.settings import Settings
 from svcplane.proxy.sources import Source
 
@@ -122,12 +122,7 @@ def proxy(**flags: Any) -> None:
         return
     chosen.warn(config)
     if flags["init_only"]:
-        parameters = Parameters(config)
-        missing = parameters.set()
-        if missing and load_module("nf_conntrack"):
-            missing = parameters.set()
-        for parameter in missing:
-            log.warning("%s: this kernel does not have it; load its module first", parameter.name)
+        _prepare(config, chosen.settings(config))
         return
     expect_growth()
     uvloop.run(_run(config, chosen, flags))
@@ -201,6 +196,18 @@ class Chosen:
                 log.warning("--%s has no meaning here and is passed over", name)
         for field in passed_over(config):
             log.warning("%s has no meaning here and is passed over", field)
+
+
+def _prepare(config: KubeProxyConfiguration, settings: Settings) -> None:
+    """Set all kernel parameters that the proxy needs, those too that its plane would set, with their modules."""
+    also, modules = parameters_ahead(settings.mode, settings.mode_options)
+    parameters = Parameters(config, also=also)
+    missing = parameters.set()
+    loaded = [name for name in ("nf_conntrack", *modules) if missing and load_module(name)]
+    if loaded:
+        missing = parameters.set()
+    for parameter in missing:
+        log.warning("%s: this kernel does not have it; load its module first", parameter.name)
 
 
 def _write(path: Path, config: KubeProxyConfiguration) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from svcplane.base.errors import KernelError
@@ -16,10 +17,15 @@ LOOK_EVERY_S = 3.0
 
 
 class Parameters:
-    """Of a completed configuration, which may be given anew (`adopt`).  `root`: where /proc and /sys are."""
+    """Of a completed configuration, which may be given anew (`adopt`), and those in `also`.
 
-    def __init__(self, config: KubeProxyConfiguration, root: Path = Path("/")) -> None:
-        self._config, self._root = config, root
+    `root`: where /proc and /sys are.
+    """
+
+    def __init__(
+        self, config: KubeProxyConfiguration, root: Path = Path("/"), also: Sequence[sysctl.Parameter] = ()
+    ) -> None:
+        self._config, self._root, self._also = config, root, also
         self._held: set[sysctl.Parameter] = set()  # have been as wanted
         self._told: set[str] = set()
 
@@ -40,7 +46,7 @@ class Parameters:
     def look(self) -> list[sysctl.Parameter]:
         """The same, without what is not ours to set."""
         missing = []
-        for parameter in wanted(self._config, os.cpu_count() or 1):
+        for parameter in (*wanted(self._config, os.cpu_count() or 1), *self._also):
             try:
                 written = sysctl.ensure(parameter, self._root)
             except KernelError as error:

@@ -7,6 +7,7 @@ import yaml
 from click.testing import CliRunner
 
 from svcplane.cli.proxy import proxy
+from svcplane.proxy.parameters import Parameters
 
 
 def written(tmp_path: Path, *flags: str) -> dict[str, object]:
@@ -43,3 +44,34 @@ def test_a_value_that_is_none_is_refused(flag: str) -> None:
     done = CliRunner().invoke(proxy, [flag])
     assert done.exit_code == 2
     assert flag.split("=")[1] in done.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        (["--proxy-mode=ipvs", "--ipvs-strict-arp"], {"vs/conntrack": "1", "ip_forward": "1", "arp_ignore": "1"}),
+        (["--proxy-mode=ipvs"], {"vs/conntrack": "1", "ip_forward": "1", "arp_ignore": "0"}),
+        (["--proxy-mode=nftables"], {"vs/conntrack": "0", "ip_forward": "0", "arp_ignore": "0"}),
+    ],
+)
+def test_init_only_sets_what_the_mode_would_need_privilege_for(
+    flags: list[str], wanted: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {"vs/conntrack": "vs/conntrack", "ip_forward": "ip_forward", "arp_ignore": "conf/all/arp_ignore"}
+    files = {name: tmp_path / "proc/sys/net/ipv4" / place for name, place in places.items()}
+
+    def load(module: str) -> bool:
+        for name, file in files.items():
+            if name != "vs/conntrack" or module == "ip_vs":
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text("0")
+        return True
+
+    load("nf_conntrack")
+    if "--proxy-mode=nftables" in flags:
+        load("ip_vs")
+    monkeypatch.setattr("svcplane.cli.proxy.load_module", load)
+    monkeypatch.setattr("svcplane.cli.proxy.Parameters", lambda config, also: Parameters(config, tmp_path, also))
+    done = CliRunner().invoke(proxy, ["--init-only", *flags], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert {name: file.read_text() for name, file in files.items()} == wanted

@@ -4,9 +4,11 @@ A factory takes the configuration of one family and gives a Plane (`proxy.plane`
 """
 
 import importlib
+import os
 from collections.abc import Callable
 
 from svcplane.base.errors import ConfigError
+from svcplane.kernel.sysctl import Parameter
 from svcplane.proxy.model import NodeConfig
 from svcplane.proxy.plane import Plane
 
@@ -21,6 +23,17 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "ipvs": ("svcplane.proxy.planes.ipvs.policy", "options"),
     "userspace": ("svcplane.proxy.planes.userspace.ports", "relay_ports"),
 }
+#: Modes that set kernel parameters of their own, what tells which, and the module that has them.
+_PARAMETERS: dict[str, tuple[str, str, str]] = {"ipvs": ("svcplane.proxy.planes.ipvs.system", "ahead", "ip_vs")}
+
+
+def parameters_ahead(mode: str, options: tuple[tuple[str, str], ...]) -> tuple[list[Parameter], tuple[str, ...]]:
+    """Kernel parameters that a plane sets itself, which takes more privileges than its rules do; and the modules of
+    the kernel that have them.  Raises ConfigError naming the flag."""
+    if mode not in _PARAMETERS:
+        return [], ()
+    module, name, kernel_module = _PARAMETERS[mode]
+    return getattr(importlib.import_module(module), name)(options, os.uname().release), (kernel_module,)
 
 
 def check_options(mode: str, options: tuple[tuple[str, str], ...]) -> None:

@@ -3,7 +3,8 @@
 import re
 
 from svcplane.base.net import Family
-from svcplane.proxy.planes.ipvs.policy import Options
+from svcplane.kernel.sysctl import Parameter
+from svcplane.proxy.planes.ipvs.policy import Options, options
 
 VS = "net/ipv4/vs/"
 CONNTRACK = f"{VS}conntrack"
@@ -25,3 +26,9 @@ def parameters(options: Options, family: Family, release: str) -> dict[str, str]
         if options.strict_arp:
             found |= {"net/ipv4/conf/all/arp_ignore": "1", "net/ipv4/conf/all/arp_announce": "2"}
     return found
+
+
+def ahead(flags: tuple[tuple[str, str], ...], release: str) -> list[Parameter]:
+    """The same for both families, for who may set them before the proxy starts.  Raises ConfigError naming the flag."""
+    found = parameters(options(flags), Family.IPV4, release)  # those of IPv6 are among them
+    return [Parameter(f"proc/sys/{name}", int(value)) for name, value in found.items()]
