@@ -183,25 +183,35 @@ class Session:
         return bool(known) and gone and not self.relay.retired
 
     def connect(self) -> bool:
-        """A socket to the next endpoint; False where there is none."""
+        """A socket to the next endpoint that there is a way to; False where there is none."""
         relay = self.relay
-        if self._dialing.next_timeout_s(len(relay.pool.backends)) is None:
-            return False
-        backend = relay.balance.choose(relay.pool, self.client_address[0], relay.engine.now, self._dialing.tried)
-        if backend is None:
-            return False
-        try:
-            server = _socket.socket(socket.AF_INET6 if ":" in backend.address[0] else socket.AF_INET, DATAGRAM)
-            if relay.options.mark:
-                server.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, relay.options.mark)
-            server.connect(backend.address)
-        except OSError as error:
-            log.warning("cannot reach %s: %s", backend.address, error.strerror)
-            if error.errno not in EXHAUSTED:
+        while self._dialing.next_timeout_s(len(relay.pool.backends)) is not None:
+            backend = relay.balance.choose(relay.pool, self.client_address[0], relay.engine.now, self._dialing.tried)
+            if backend is None:
+                return False
+            try:
+                self.take(self._connected(backend), backend)
+            except OSError as error:
+                log.warning("cannot reach %s: %s", backend.address, error.strerror)
+                if error.errno in EXHAUSTED:
+                    return False
                 relay.balance.failed(backend, relay.engine.now)
-            return False
-        self.take(server, backend)
-        return True
+                self._dialing.failed(backend, timed_out=False)
+            else:
+                return True
+        return False
+
+    def _connected(self, backend: Backend) -> _socket.socket:
+        """Raises OSError."""
+        server = _socket.socket(socket.AF_INET6 if ":" in backend.address[0] else socket.AF_INET, DATAGRAM)
+        try:
+            if self.relay.options.mark:
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self.relay.options.mark)
+            server.connect(backend.address)
+        except OSError:
+            server.close()
+            raise
+        return server
 
     def take(self, server: _socket.socket, backend: Backend) -> None:
         """Go on over a socket that is connected to an endpoint."""

@@ -413,6 +413,14 @@ def test_udp_endpoint_that_refuses_is_passed_over_unnoticed(bench: Bench) -> Non
         assert ask_udp(client) == b"b:hello"
 
 
+def test_udp_endpoint_without_a_way_to_it_is_passed_over_unnoticed(bench: Bench) -> None:
+    dgram = socket.SOCK_DGRAM
+    nowhere: Address = ("255.255.255.255", 9)  # which the kernel refuses to connect to
+    address = bench.start(nowhere, bench.endpoint(echo(b"b:"), dgram), kind=dgram)
+    with udp_client(address) as client:
+        assert ask_udp(client) == b"b:hello"
+
+
 def test_udp_session_moves_when_its_endpoint_leaves_and_another_is_there(bench: Bench) -> None:
     dgram = socket.SOCK_DGRAM
     first, second = bench.endpoint(echo(b"a:"), dgram), bench.endpoint(echo(b"b:"), dgram)
