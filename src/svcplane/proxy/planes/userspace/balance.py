@@ -89,17 +89,21 @@ class Affinity:
 
 
 class Pool:
-    """Endpoints that one kind of traffic of a service port may use."""
+    """Endpoints that one kind of traffic of a service port may use.  `first`: whose turn it is at the start."""
 
-    __slots__ = ("backends", "even", "turn")
+    __slots__ = ("_first", "backends", "even", "turn")
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
+        self._first = first
         self.backends: tuple[Backend, ...] = ()
         self.turn = 0
         self.even = True  # all weights are alike
 
     def replace(self, backends: Iterable[Backend]) -> None:
+        begins = not self.backends
         self.backends = tuple(backends)
+        if begins and self.backends:
+            self.turn = self._first % len(self.backends)
         self.even = len({backend.weight for backend in self.backends}) <= 1
 
     def next_in_turn(self) -> Backend:
@@ -116,14 +120,15 @@ class Balance:
     """One service port: its endpoints, affinity, and endpoints set aside after failed dials.
 
     `cluster` and `local` are the two pools traffic policies ask for; they share endpoints and affinity, so that a
-    client gets the same Pod by every address of the Service.  `kept` get nobody new.
+    client gets the same Pod by every address of the Service.  `kept` get nobody new.  `first`: a number of the
+    caller's, so that not all nodes and workers send their first client to one endpoint.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
         self.strategy = Strategy.ROUND_ROBIN
         self.affinity: Affinity | None = None
         self.backends: dict[Address, Backend] = {}
-        self.cluster, self.local = Pool(), Pool()
+        self.cluster, self.local = Pool(first), Pool(first)
         self._aside: set[Backend] = set()
 
     def update(

@@ -34,7 +34,7 @@ class Service:
     """One service port of this worker."""
 
     def __init__(self, worker: "Worker", serve: wire.Serve) -> None:
-        self.balance, self.options = Balance(), Options()
+        self.balance, self.options = Balance(int.from_bytes(os.urandom(2))), Options()
         self._worker, self._protocol = worker, serve.protocol
         self.relays: dict[bool, Relay] = {}
         self.update(serve)

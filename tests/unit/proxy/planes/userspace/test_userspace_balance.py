@@ -22,6 +22,16 @@ def test_endpoints_take_turns() -> None:
     assert picks(balance(A, B, C), 7) == [A, B, C, A, B, C, A]
 
 
+def test_turns_begin_where_told_whenever_there_were_none() -> None:
+    made = Balance(first=4)
+    made.update((A, B, C), (C,))
+    assert picks(made, 4) == [B, C, A, B]
+    made.update((A, B), ())
+    made.update((), ())
+    made.update((A, B, C), ())
+    assert picks(made, 2) == [B, C]
+
+
 def test_no_endpoint_is_none() -> None:
     made = balance()
     assert made.choose(made.cluster, "10.0.0.1", 0.0) is None
