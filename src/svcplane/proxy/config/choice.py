@@ -28,6 +28,7 @@ MEANINGLESS = (
     "winkernel",
     "configSyncPeriod",
     "portRange",
+    "udpIdleTimeout",
     "windowsRunAsService",
 )
 
@@ -64,7 +65,9 @@ def settings_of(config: KubeProxyConfiguration, node_name: str) -> Settings:
 
 def _mode_options(config: KubeProxyConfiguration) -> tuple[tuple[str, str], ...]:
     if config.mode == "userspace":
-        return (("proxy-port-range", config.port_range),) if config.port_range else ()
+        idle_s = config.udp_idle_timeout.seconds
+        given = {"proxy-port-range": config.port_range, "udp-timeout": f"{idle_s:g}s" if idle_s else ""}
+        return tuple((name, text) for name, text in given.items() if text)
     return _ipvs_options(config.ipvs) if config.mode == "ipvs" else ()
 
 
@@ -98,7 +101,7 @@ def _cidrs(texts: Any) -> tuple[str, ...]:
 def passed_over(config: KubeProxyConfiguration) -> list[str]:
     """Fields that were given a value of their own and mean nothing here."""
     given, usual = tree_of(config), tree_of(complete(KubeProxyConfiguration()))
-    meaning = {"portRange"} if config.mode == "userspace" else set()
+    meaning = {"portRange", "udpIdleTimeout"} if config.mode == "userspace" else set()
     if config.feature_gates.keys() == {EXTERNAL_IPS_GATE}:
         meaning.add("featureGates")
     return [field for field in MEANINGLESS if field not in meaning for _ in _differing(given, usual, field)]
@@ -106,6 +109,6 @@ def passed_over(config: KubeProxyConfiguration) -> list[str]:
 
 def _differing(given: dict[str, Any], usual: dict[str, Any], field: str) -> Iterator[None]:
     for part in field.split("."):
-        given, usual = given[part], usual[part]
+        given, usual = given.get(part, {}), usual.get(part, {})
     if given != usual:
         yield

@@ -95,13 +95,16 @@ FLAGS: dict[str, Flag] = {
     "proxy-port-range": Flag(
         "text", ("portRange",), "Ports the relay may listen on, BEGIN-END.  [userspace; default: any]"
     ),
+    "udp-timeout": Flag(
+        "duration", ("udpIdleTimeout",), "How long an idle UDP session is kept.  [userspace; default: 2m]"
+    ),
 }
 #: Kinds that may be given several times, each adding to what was given before.
 REPEATED: frozenset[Kind] = frozenset({"list", "gates"})
 #: Flags of another name in later versions.
 DEPRECATED = {"healthz-port": "healthz-bind-address", "metrics-port": "metrics-bind-address"}
 #: Zero in a file stands for the default; as a flag it is what was asked for.
-POSITIVE = frozenset({"iptables-sync-period", "ipvs-sync-period", "config-sync-period"})
+POSITIVE = frozenset({"iptables-sync-period", "ipvs-sync-period", "config-sync-period", "udp-timeout"})
 
 
 def configuration(given: Mapping[str, str]) -> KubeProxyConfiguration:

@@ -42,8 +42,10 @@ def _without_nulls(value: Any) -> Any:
 
 
 def tree_of(config: KubeProxyConfiguration) -> dict[str, Any]:
-    """Every field, for people and for /configz."""
+    """Every field, for people and for /configz; one that Kubernetes has no more only where it says something."""
     tree: dict[str, Any] = msgspec.to_builtins(config, enc_hook=encode_hook)
+    if not config.udp_idle_timeout.seconds:
+        del tree["udpIdleTimeout"]
     return tree
 
 

@@ -36,6 +36,8 @@ def _general(config: KubeProxyConfiguration, modes: tuple[str, ...]) -> Iterator
     if config.oom_score_adj is not None and not -1000 <= config.oom_score_adj <= 1000:
         yield "oomScoreAdj", f"{config.oom_score_adj}: must be within the range [-1000, 1000]"
     yield from _positive(config.config_sync_period, "configSyncPeriod")
+    if config.udp_idle_timeout.seconds < 0:
+        yield from _positive(config.udp_idle_timeout, "udpIdleTimeout")
     if config.client_connection.burst < 0:
         yield "clientConnection.burst", f"{config.client_connection.burst}: must be greater than or equal to 0"
 

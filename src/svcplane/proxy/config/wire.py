@@ -147,4 +147,6 @@ class KubeProxyConfiguration(Config):
     conntrack: Conntrack = msgspec.field(default_factory=Conntrack)
     config_sync_period: Duration = msgspec.field(default_factory=Duration)
     port_range: str = ""
+    #: of userspace mode, and gone from Kubernetes with it in 1.26; configurations from before have it
+    udp_idle_timeout: Duration = msgspec.field(default_factory=Duration)
     windows_run_as_service: bool = False

@@ -184,7 +184,7 @@ def test_every_field_can_be_given_by_its_name() -> None:
 
 
 def test_every_flag_leads_to_fields_that_exist() -> None:
-    tree = tree_of(complete(KubeProxyConfiguration()))
+    tree = tree_of(complete(KubeProxyConfiguration(udp_idle_timeout=Duration(1))))
     for name, flag in FLAGS.items():
         for field in flag.fields:
             inner = tree
@@ -231,6 +231,24 @@ def test_listeners(flags: dict[str, str], healthz: tuple[str, int] | None, metri
     assert validate(config, MODES) == []
     settings = settings_of(config, "n1")
     assert (settings.healthz, settings.metrics) == (healthz, metrics)
+
+
+def test_udp_sessions_of_the_relay_end_as_the_removed_mode_was_told() -> None:
+    text = "mode: userspace\nudpIdleTimeout: 250ms"
+    config = complete(parse(HEAD + text))
+    assert settings_of(config, "n1").mode_options == (("udp-timeout", "0.25s"),)
+    assert not passed_over(config)
+    assert parse(dump(config)) == config
+    flags = {"proxy-mode": "userspace", "udp-timeout": "5s", "proxy-port-range": "4000-4100"}
+    assert settings_of(configuration(flags), "n1").mode_options == (
+        ("proxy-port-range", "4000-4100"),
+        ("udp-timeout", "5s"),
+    )
+    assert "udpIdleTimeout" not in tree_of(complete(parse(HEAD + "udpIdleTimeout: 0s")))  # as kubeadm once wrote it
+    assert passed_over(complete(parse(HEAD + "mode: nftables\nudpIdleTimeout: 1s"))) == ["udpIdleTimeout"]
+    with pytest.raises(ConfigError, match="--udp-timeout 0s: must be greater than 0"):
+        configuration({"udp-timeout": "0s"})
+    assert faults("udpIdleTimeout: -1s") == ["udpIdleTimeout: -1s: must be greater than 0"]
 
 
 def test_each_mode_has_its_own_block() -> None:

@@ -8,14 +8,12 @@ from svcplane.kernel.nft import objects as o
 from svcplane.proxy.model import Endpoint, NodeConfig, Protocol, ServicePort
 from svcplane.proxy.planes.userspace import names as n
 from svcplane.proxy.planes.userspace.balance import Address
-from svcplane.proxy.planes.userspace.policy import TCP_IDLE_S, read_policy
+from svcplane.proxy.planes.userspace.policy import idle_s, read_policy
 from svcplane.proxy.planes.userspace.wire import Serve
 from svcplane.proxy.topology import EndpointChoice
 
 Place = tuple[str, bytes]  # set, key
 Data = bytes | o.Verdict | None
-#: An idle UDP flow is forgotten after the time connection tracking keeps one that was answered.
-UDP_IDLE_S = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,7 @@ def _serve(
         strategy=policy.strategy.value,
         weights=policy.weigh((*choice.cluster, *choice.local)),
         affinity_timeout_s=port.affinity_timeout_s,
-        idle_timeout_s=policy.idle_timeout_s or (TCP_IDLE_S if tcp else UDP_IDLE_S),
+        idle_timeout_s=policy.idle_timeout_s or idle_s(port.protocol, config.mode_options),
         proxy_protocol=policy.proxy_protocol,
         retry_unanswered=policy.retry_unanswered,
         mark=1 << config.masquerade_bit,

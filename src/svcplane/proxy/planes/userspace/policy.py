@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from svcplane.base.durations import parse_duration
 from svcplane.proxy.model import Endpoint, Protocol, ServicePort
 from svcplane.proxy.planes.userspace.balance import Address, Strategy
 
@@ -19,7 +20,10 @@ RETRY = "svcplane.dev/retry"  # unanswered: send a request again whose Pod went 
 MAX_WEIGHT = 1000
 #: As long as connection tracking remembers an established connection on a Kubernetes node.
 TCP_IDLE_S = 86_400
+#: As long as connection tracking keeps a UDP flow that was answered.
+UDP_IDLE_S = 120
 MAX_IDLE_S = 7 * 86_400
+UDP_TIMEOUT = "udp-timeout"  # of the proxy's flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,14 @@ class Policy:
                         found[endpoint.ip, endpoint.port] = weight
                     break
         return tuple(found.items())
+
+
+def idle_s(protocol: Protocol, options: Iterable[tuple[str, str]]) -> float:
+    """How long an idle connection or UDP session is kept, where the Service does not say.  `options`: the proxy's."""
+    if protocol is Protocol.TCP:
+        return TCP_IDLE_S
+    given = dict(options).get(UDP_TIMEOUT)
+    return parse_duration(given) if given else UDP_IDLE_S
 
 
 def read_policy(port: ServicePort) -> tuple[Policy, tuple[str, ...]]:

@@ -38,3 +38,21 @@ def test_udp_clients_stay_at_what_serves_though_it_is_not_chosen(
     over_tcp = compile_port(tcp, categorize(tcp, endpoints, NODE), CONFIG, endpoints).serve
     assert over_tcp is not None
     assert not over_tcp.kept  # connections stay where they are anyway
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "annotation", "idle_s"),
+    [
+        (Protocol.UDP, (), "", 120),
+        (Protocol.UDP, (("udp-timeout", "0.25s"),), "", 0.25),
+        (Protocol.UDP, (("udp-timeout", "0.25s"),), "7", 7),
+        (Protocol.TCP, (("udp-timeout", "0.25s"),), "", 86_400),
+    ],
+)
+def test_idle_times(protocol: Protocol, options: tuple[tuple[str, str], ...], annotation: str, idle_s: float) -> None:
+    annotations = (("svcplane.dev/idle-timeout", annotation),) if annotation else ()
+    name = msgspec.structs.replace(DNS.name, protocol=protocol)
+    port = replace(DNS, name=name, annotations=annotations)
+    found = compile_port(port, categorize(port, (HERE,), NODE), replace(CONFIG, mode_options=options)).serve
+    assert found is not None
+    assert found.idle_timeout_s == idle_s
