@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from svcplane import __version__
 from svcplane.base.errors import ConfigError, EnvironmentProblem, KernelError, SvcplaneError
 from svcplane.base.memory import expect_growth, settle
 from svcplane.base.net import Family
@@ -105,6 +106,7 @@ _UNDERSCORES = {"token_normalize_func": lambda token: token.replace("_", "-")}
 @click.option("--write-config-to", default="", help="Write the configuration these flags make to a file, and end.")
 @_switch("--init-only", "Set kernel parameters, which may need more privileges, and end.")
 @_switch("--cleanup", "Remove everything of this proxy, in any mode, and end.")
+@click.version_option(__version__, prog_name="svcplane")
 @click.option("-v", "--v", "verbosity", default=None, type=_Level(), help="Log verbosity.  [default: 2]")
 def proxy(**flags: Any) -> None:
     """Program this node so that Services' addresses lead to their Pods."""

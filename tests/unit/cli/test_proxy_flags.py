@@ -6,6 +6,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from svcplane import __version__
 from svcplane.cli.proxy import proxy
 from svcplane.proxy.parameters import Parameters
 
@@ -21,6 +22,11 @@ def written(tmp_path: Path, *flags: str) -> dict[str, object]:
 @pytest.mark.parametrize("level", ["-v=4", "-v4", "--v=4", "--cleanup=false", "--init-only=false", "--masquerade-all"])
 def test_values_may_follow_an_equals_sign(tmp_path: Path, level: str) -> None:
     assert written(tmp_path, level, "--cluster-cidr=10.9.0.0/16")["clusterCIDR"] == "10.9.0.0/16"
+
+
+def test_the_version_is_told_as_kube_proxy_tells_its_own() -> None:
+    done = CliRunner().invoke(proxy, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"svcplane, version {__version__}\n")
 
 
 def test_underscores_are_dashes(tmp_path: Path) -> None:
