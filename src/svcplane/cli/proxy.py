@@ -21,7 +21,7 @@ from svcplane.base.tasks import cancel_and_wait
 from svcplane.cli.main import configure_logging
 from svcplane.kernel import sysctl
 from svcplane.kernel.modules import load_module
-from svcplane.proxy.config.choice import passed_over, settings_of
+from svcplane.proxy.config.choice import doubtful, passed_over, settings_of
 from svcplane.proxy.config.defaults import complete
 from svcplane.proxy.config.flags import DEPRECATED, FLAGS, REPEATED, configuration, in_flags
 from svcplane.proxy.config.load import dump, parse, tree_of
@@ -198,6 +198,8 @@ class Chosen:
                 log.warning("--%s has no meaning here and is passed over", name)
         for field in passed_over(config):
             log.warning("%s has no meaning here and is passed over", field)
+        for doubt in doubtful(config):
+            log.warning("%s", doubt)
 
 
 def _prepare(config: KubeProxyConfiguration, settings: Settings) -> None:

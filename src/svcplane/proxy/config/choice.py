@@ -1,9 +1,9 @@
 """A completed, valid KubeProxyConfiguration -> Settings, and what in it means nothing here.  Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from svcplane.base.net import canonical_cidr, host_port
+from svcplane.base.net import Family, canonical_cidr, family_of, host_port
 from svcplane.proxy.config.defaults import complete
 from svcplane.proxy.config.load import tree_of
 from svcplane.proxy.config.wire import IPVS, IPTables, KubeProxyConfiguration, NFTables
@@ -96,6 +96,25 @@ def _plane(config: KubeProxyConfiguration) -> IPTables | NFTables:
 
 def _cidrs(texts: Any) -> tuple[str, ...]:
     return tuple(cidr for text in texts if (cidr := canonical_cidr(text)))
+
+
+def doubtful(config: KubeProxyConfiguration) -> list[str]:
+    """What is valid and may not be meant, in a sentence each.  Source: kube-proxy's checkBadConfig.
+
+    CIDRs for node ports restrict their own family alone.
+    """
+    chosen = _families(config.node_port_addresses)
+    pods = _families(config.cluster_cidr.split(","))
+    return [
+        f"nodePortAddresses has no {family.api_name} CIDR: "
+        f"node ports answer on every {family.api_name} address of this node"
+        for family in Family
+        if chosen and family in pods - chosen
+    ]
+
+
+def _families(cidrs: Iterable[str]) -> set[Family]:
+    return {family_of(cidr) for cidr in _cidrs(cidrs)}
 
 
 def passed_over(config: KubeProxyConfiguration) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from svcplane.base.durations import format_duration, parse_duration
 from svcplane.base.errors import ConfigError
-from svcplane.proxy.config.choice import passed_over, settings_of
+from svcplane.proxy.config.choice import doubtful, passed_over, settings_of
 from svcplane.proxy.config.defaults import complete
 from svcplane.proxy.config.flags import FLAGS, configuration, in_flags
 from svcplane.proxy.config.load import dump, parse, tree_of
@@ -161,6 +161,27 @@ def test_what_has_no_meaning_is_passed_over_by_name() -> None:
     text = "featureGates: {X: true}\nclientConnection: {qps: 50}\nwinkernel: {enableDSR: true}\nenableProfiling: true"
     config = complete(parse(HEAD + text))
     assert passed_over(config) == ["featureGates", "clientConnection.qps", "enableProfiling", "winkernel"]
+
+
+@pytest.mark.parametrize(
+    ("node_ports", "cluster_cidr", "families"),
+    [
+        ("10.0.0.0/8", "10.244.0.0/16,fd00::/48", ["IPv6"]),
+        ("fd00::/8", "10.244.0.0/16", ["IPv4"]),
+        ("10.0.0.0/8,fd00::/8", "10.244.0.0/16,fd00::/48", []),
+        ("10.0.0.0/8", "10.244.0.0/16", []),
+        ("primary", "10.244.0.0/16,fd00::/48", []),
+        ("", "10.244.0.0/16,fd00::/48", []),
+    ],
+)
+def test_a_family_whose_node_ports_are_not_restricted_is_told(
+    node_ports: str, cluster_cidr: str, families: list[str]
+) -> None:
+    config = configuration({"nodeport-addresses": node_ports, "cluster-cidr": cluster_cidr})
+    assert doubtful(config) == [
+        f"nodePortAddresses has no {family} CIDR: node ports answer on every {family} address of this node"
+        for family in families
+    ]
 
 
 def test_external_addresses_may_be_gated() -> None:
