@@ -59,6 +59,7 @@ class Agent:
         self._settings, self._source, self._make, self._reporter = settings, source, make, reporter
         self._began_wall = time.time()
         self._local = Local()
+        self._node: Node | None = None  # as it was last
         self.metrics = Metrics()
         basic = node_configs(settings, Facts())
         self._families = [FamilyProxy(config, self.metrics) for config in basic.values()]
@@ -131,10 +132,13 @@ class Agent:
         taints = [taint.key for taint in new.spec.taints] if new is not None else []
         gone = new is None or new.metadata.deletion_timestamp is not None
         self.health.node_eligible = not gone and TO_BE_DELETED not in taints
+        if new is None:  # what was known of it holds to the end: kube-proxy ends, and leaves its rules as they are
+            log.warning("the Node is deleted: rules go on as they were for it")
+            return
+        self._node = new
         for family in self._families:
             self._touch(family, family.tracker.node_changed(new))
-        if new is not None:  # a Node that is deleted keeps its addresses to the end
-            self._unsettle()
+        self._unsettle()
 
     def _cidrs_changed(self, old: ServiceCIDR | None, new: ServiceCIDR | None) -> None:
         self._unsettle()
@@ -298,9 +302,8 @@ class Agent:
                 family.full = True
 
     def _facts(self) -> Facts:
-        node = next(iter(self._source.nodes.items.values()), None)
         cidrs = [cidr for item in self._source.cidrs.items.values() for cidr in item.spec.cidrs]
-        return gather(node, self._local.addresses, cidrs, self._settings.bind_address)
+        return gather(self._node, self._local.addresses, cidrs, self._settings.bind_address)
 
     async def _settle(self) -> None:
         """Follow changed settings and facts."""

@@ -294,6 +294,20 @@ async def test_service_cidrs_are_followed(running: Running) -> None:
     await running.until(lambda: running.kernel.configs[-1].service_cidrs == ("10.96.0.0/16",))
 
 
+async def test_a_node_that_is_deleted_leaves_what_was_known_of_it(running: Running) -> None:
+    def primary(cidrs: tuple[str, ...]) -> set[tuple[str, ...]]:
+        found = (config for config in running.kernel.configs if config.family is Family.IPV4)
+        return {config.primary_ips for config in found if config.service_cidrs == cidrs}
+
+    assert primary(()) == {("192.0.2.1",)}
+    (running.directory / "node.yaml").unlink()
+    await running.until(lambda: not running.agent.health.node_eligible)
+    text = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: kubernetes}\n"
+    (running.directory / "cidr.yaml").write_text(text + "spec: {cidrs: [10.96.0.0/16]}\n")
+    await running.until(lambda: bool(primary(("10.96.0.0/16",))))
+    assert primary(("10.96.0.0/16",)) == {("192.0.2.1",)}
+
+
 async def test_a_look_inside_tells_the_state_now_and_then(running: Running) -> None:
     await running.until(lambda: len(running.agent.history.entries("default/web")) == 1)
     between = time.time()
