@@ -42,11 +42,11 @@ def is_neighbour(node: NodeState, ip: str) -> bool:
 
 
 def node_port_ips(config: NodeConfig, node: NodeState) -> tuple[str, ...]:
-    """Addresses of this node where node ports answer.  IPVS cannot serve loopback, nor link-local addresses."""
+    """Addresses of this node where node ports answer.  IPVS cannot serve loopback, nor link-local ones of IPv6."""
     found = []
     for ip in node.local_addresses:
         parsed = ipaddress.ip_address(ip)
-        if parsed.is_loopback or parsed.is_link_local or parsed.is_multicast:
+        if parsed.is_loopback or parsed.is_multicast or (parsed.version == 6 and parsed.is_link_local):
             continue
         if config.nodeport_primary_only:
             chosen = ip in config.primary_ips

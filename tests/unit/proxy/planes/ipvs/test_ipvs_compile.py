@@ -7,7 +7,7 @@ import pytest
 from svcplane.base.net import Family
 from svcplane.proxy.model import Endpoint, NodeConfig, NodeState, Protocol, ServicePort, ServicePortName
 from svcplane.proxy.planes.ipvs import policy
-from svcplane.proxy.planes.ipvs.compile import compile_port
+from svcplane.proxy.planes.ipvs.compile import compile_port, node_port_ips
 from svcplane.proxy.planes.ipvs.names import Kind
 from svcplane.proxy.planes.ipvs.system import parameters
 from svcplane.proxy.topology import EndpointChoice, categorize
@@ -51,6 +51,17 @@ def test_node_ports_by_policy(local: bool, endpoints: list[Endpoint], kind: str)
     port = ServicePort(NAME, "10.96.0.10", 80, node_port=30080, external_policy_local=local)
     found = {text for text in entries(port, *endpoints) if text.endswith(":30080")}
     assert found == {f"{kind} tcp 172.30.0.11:30080", f"{kind} tcp 10.244.1.1:30080"}
+
+
+@pytest.mark.parametrize(
+    ("family", "addresses", "answer"),
+    [
+        (Family.IPV4, ("127.0.0.1", "169.254.20.10", "172.30.0.11"), ("169.254.20.10", "172.30.0.11")),
+        (Family.IPV6, ("::1", "fe80::1", "fd30::11"), ("fd30::11",)),
+    ],
+)
+def test_addresses_where_node_ports_answer(family: Family, addresses: tuple[str, ...], answer: tuple[str, ...]) -> None:
+    assert node_port_ips(NodeConfig("node1", family), NodeState("node1", "", addresses)) == answer
 
 
 def test_health_checks_are_let_in_at_the_node_and_at_external_addresses() -> None:
