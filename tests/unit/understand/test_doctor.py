@@ -130,6 +130,24 @@ def test_a_program_on_a_node_port() -> None:
     assert diagnose(having(listening=frozenset({("tcp", 30053)}))) == ()
 
 
+@pytest.mark.parametrize(
+    ("ephemeral", "options", "found"),
+    [
+        ("32768 60999", (), True),
+        ("30000 60999", (), False),  # it may be the relay's own
+        ("32768 60999", (("proxy-port-range", "30000-31000"),), False),
+    ],
+)
+def test_a_program_on_a_node_port_that_cannot_be_the_relay(
+    ephemeral: str, options: tuple[tuple[str, str], ...], found: bool
+) -> None:
+    state = replace(STATE, config=replace(STATE.config, mode_options=options))
+    values = {**SYSCTLS, "net.ipv4.ip_local_port_range": ephemeral}
+    seen = having(listening=frozenset({("udp", 30053)}), sysctls=values)
+    seen = replace(seen, mode="userspace", states={Family.IPV4: state}, programmed={Family.IPV4: state})
+    assert ("node-port-taken" in {finding.code for finding in diagnose(seen)}) is found
+
+
 @pytest.mark.parametrize(("count", "severity"), [(850, Severity.WARNING), (990, Severity.PROBLEM)])
 def test_a_full_connection_table(count: int, severity: Severity) -> None:
     finding = one(having(conntrack_count=count), "conntrack-full")

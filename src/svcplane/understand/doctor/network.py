@@ -155,13 +155,22 @@ def _reserved(text: str, first: int, last: int) -> bool:
 
 
 def _listeners(seen: Examined) -> Iterable[Finding]:
-    ours = seen.mode == "userspace"
     for (protocol, number), service in sorted(_node_ports(seen).items()):
-        if (protocol, number) in seen.facts.listening and not ours:
+        if (protocol, number) in seen.facts.listening and not _may_be_the_relays(seen, number):
             text = f"a program of this host listens on {number}/{protocol}, the node port of {service}: from outside it"
             text += " is never reached"
             remedy = f"ss -lnp '( sport = {number} )' tells the program; give one of both another port"
             yield Finding("node-port-taken", Severity.WARNING, f"port {number}/{protocol}", text, remedy)
+
+
+def _may_be_the_relays(seen: Examined, number: int) -> bool:
+    """Userspace mode listens on ports of its own, which the kernel chooses unless the operator does."""
+    if seen.mode != "userspace":
+        return False
+    span = seen.sysctl("net.ipv4.ip_local_port_range").split()
+    if len(span) != 2 or any(dict(state.config.mode_options).get("proxy-port-range") for state in seen.states.values()):
+        return True
+    return int(span[0]) <= number <= int(span[1])
 
 
 def _conntrack(seen: Examined) -> Iterable[Finding]:
