@@ -88,12 +88,12 @@ async def _run(
 ) -> None:
     from svcplane.client import metrics
     from svcplane.client.http import HttpTransport
-    from svcplane.client.kubeconfig import in_cluster, load
+    from svcplane.client.kubeconfig import component_access
     from svcplane.controllers.election import Election
     from svcplane.controllers.pages import served
     from svcplane.controllers.run import run_controllers
 
-    access = load(kubeconfig, master=master) if kubeconfig else in_cluster()
+    access = component_access(kubeconfig, master)
     transport = HttpTransport(access, called=metrics.called)
 
     async def work() -> None:

@@ -353,13 +353,12 @@ async def _source(
         yield DirectorySource(Path(flags["manifests"]), node_name), None
         return
     from svcplane.client.http import HttpTransport
-    from svcplane.client.kubeconfig import in_cluster, load
+    from svcplane.client.kubeconfig import component_access
     from svcplane.client.metrics import called
     from svcplane.proxy.report import LeaseReporter
     from svcplane.proxy.sources.api import ApiSource
 
-    kubeconfig = config.client_connection.kubeconfig
-    access = load(kubeconfig, master=flags["master"]) if kubeconfig else in_cluster()
+    access = component_access(config.client_connection.kubeconfig, flags["master"])
     transport = HttpTransport(access, called=called)
     try:
         yield ApiSource(transport, node_name), LeaseReporter(transport, node_name)

@@ -142,12 +142,8 @@ def load(path: str | Path, *, context: str = "", master: str = "") -> ClusterAcc
     file, user = _first(path, "users", chosen.user, users, _User()) if chosen.user else (cluster_file, _User())
     if user.auth_provider is not None:
         raise ConfigError(f"--kubeconfig {file}: users.{chosen.user}: auth-provider is not supported; use exec")
-    server = (master or cluster.server or "").rstrip("/")
     where = "--master" if master else f"--kubeconfig {cluster_file}: clusters.{chosen.cluster}.cluster.server"
-    if not server:
-        raise ConfigError(f"{where}: is empty")
-    for url in server.split(","):
-        _check_url(url.strip(), where)
+    server = _server(master or cluster.server or "", where)
     access = ClusterAccess(
         server,
         user.token or (_text(file, user.token_file).strip() if user.token_file else ""),
@@ -159,6 +155,25 @@ def load(path: str | Path, *, context: str = "", master: str = "") -> ClusterAcc
         str(file.parent / user.token_file) if user.token_file and not user.token else "",
     )
     return access if user.exec is None else _asked(access, user.exec, file, chosen.user or "")
+
+
+def component_access(kubeconfig: str, master: str = "") -> ClusterAccess:
+    """Access of a component: by its kubeconfig; without one to `master` without credentials; without either by the
+    service account of its Pod.  Raises ConfigError.  Source: clientcmd.BuildConfigFromFlags.
+    """
+    if kubeconfig:
+        return load(kubeconfig, master=master)
+    return ClusterAccess(_server(master, "--master")) if master else in_cluster()
+
+
+def _server(text: str, where: str) -> str:
+    """Raises ConfigError."""
+    server = text.rstrip("/")
+    if not server:
+        raise ConfigError(f"{where}: is empty")
+    for url in server.split(","):
+        _check_url(url.strip(), where)
+    return server
 
 
 def _asked(access: ClusterAccess, spec: Exec, file: Path, user: str) -> ClusterAccess:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from svcplane.base.errors import ConfigError
-from svcplane.client.kubeconfig import load
+from svcplane.client.kubeconfig import ClusterAccess, component_access, load
 
 
 def written(file: Path, **fields: Any) -> Path:
@@ -75,3 +75,16 @@ def test_a_colon_in_the_name_of_one_file_is_no_separator(tmp_path: Path) -> None
 def test_an_entry_that_no_file_has_is_named(both: str) -> None:
     with pytest.raises(ConfigError, match="contexts: there is no 'nowhere'"):
         load(both, context="nowhere")
+
+
+def test_a_component_is_told_the_server_with_and_without_a_kubeconfig(
+    both: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert component_access("", "http://192.0.2.7:8080/") == ClusterAccess("http://192.0.2.7:8080")
+    assert component_access(both, "http://192.0.2.7:8080") == load(both, master="http://192.0.2.7:8080")
+    assert component_access(both) == load(both)
+    with pytest.raises(ConfigError, match="--master: here: must be a URL"):
+        component_access("", "here")
+    with pytest.raises(ConfigError, match="no --kubeconfig given, and this is no Pod"):
+        component_access("")
