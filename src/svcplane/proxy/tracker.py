@@ -103,8 +103,8 @@ class Tracker:
         return touched
 
     def _place(self, slice_: EndpointSlice | None) -> tuple[ServiceKey, str] | None:
-        """The Service a slice of this family belongs to, and the slice's name."""
-        if slice_ is None or slice_.address_type != self._family.api_name:
+        """The Service a slice of this family belongs to, and the slice's name; headless Services' count nowhere."""
+        if slice_ is None or slice_.address_type != self._family.api_name or HEADLESS_LABEL in slice_.metadata.labels:
             return None
         service = slice_.metadata.labels.get(SERVICE_NAME_LABEL, "")
         return ((intern(slice_.metadata.namespace), intern(service)), slice_.metadata.name) if service else None

@@ -60,6 +60,16 @@ def test_a_service_that_is_not_ours_is_left_out(tracker: Tracker, skipped: Servi
     assert not tracker.state.services
 
 
+def test_slices_of_headless_services_count_nowhere(tracker: Tracker) -> None:
+    tracker.service_changed(None, service())
+    plain, marked = slice_(endpoint("10.244.1.11")), slice_(endpoint("10.244.1.11"))
+    marked.metadata.labels["service.kubernetes.io/headless"] = ""
+    assert not tracker.slice_changed(None, marked)
+    assert tracker.slice_changed(marked, plain) == {NAME}
+    assert tracker.slice_changed(plain, marked) == {NAME}
+    assert not tracker.state.endpoints.get(NAME)
+
+
 def test_endpoints_seen_before_their_service_are_kept(tracker: Tracker) -> None:
     assert not tracker.slice_changed(None, slice_(endpoint("10.244.1.11")))
     assert tracker.service_changed(None, service()) == {NAME}
