@@ -6,7 +6,7 @@ from typing import Any
 from svcplane.base.net import Family, canonical_cidr, family_of, host_port
 from svcplane.proxy.config.defaults import complete
 from svcplane.proxy.config.load import tree_of
-from svcplane.proxy.config.wire import IPVS, IPTables, KubeProxyConfiguration, NFTables
+from svcplane.proxy.config.wire import IPVS, Duration, IPTables, KubeProxyConfiguration, NFTables
 from svcplane.proxy.model import DetectLocal
 from svcplane.proxy.settings import PRIMARY, Settings
 
@@ -65,8 +65,7 @@ def settings_of(config: KubeProxyConfiguration, node_name: str) -> Settings:
 
 def _mode_options(config: KubeProxyConfiguration) -> tuple[tuple[str, str], ...]:
     if config.mode == "userspace":
-        idle_s = config.udp_idle_timeout.seconds
-        given = {"proxy-port-range": config.port_range, "udp-timeout": f"{idle_s:g}s" if idle_s else ""}
+        given = {"proxy-port-range": config.port_range, "udp-timeout": _seconds(config.udp_idle_timeout)}
         return tuple((name, text) for name, text in given.items() if text)
     return _ipvs_options(config.ipvs) if config.mode == "ipvs" else ()
 
@@ -80,8 +79,13 @@ def _ipvs_options(block: IPVS) -> tuple[tuple[str, str], ...]:
     }
     for name in ("tcp", "tcpfin", "udp"):
         period = {"tcp": block.tcp_timeout, "tcpfin": block.tcp_fin_timeout, "udp": block.udp_timeout}[name]
-        found[f"ipvs-{name}-timeout"] = f"{period.seconds:g}s" if period.seconds else ""
+        found[f"ipvs-{name}-timeout"] = _seconds(period)
     return tuple(sorted((name, text) for name, text in found.items() if text))
+
+
+def _seconds(period: Duration) -> str:
+    """In seconds alone, down to a millisecond; nothing for none."""
+    return f"{period.seconds:.3f}".rstrip("0").rstrip(".") + "s" if period.seconds else ""
 
 
 def _block(config: KubeProxyConfiguration) -> IPTables | NFTables | IPVS:

@@ -12,7 +12,9 @@ from svcplane.proxy.config.flags import FLAGS, configuration, in_flags
 from svcplane.proxy.config.load import dump, parse, tree_of
 from svcplane.proxy.config.validation import validate
 from svcplane.proxy.config.wire import Config, Duration, KubeProxyConfiguration
-from svcplane.proxy.model import DetectLocal
+from svcplane.proxy.model import DetectLocal, Protocol
+from svcplane.proxy.planes import check_options
+from svcplane.proxy.planes.userspace.policy import idle_s
 
 MODES = ("iptables", "ipvs", "nftables")
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
@@ -281,6 +283,15 @@ def test_each_mode_has_its_own_block() -> None:
     assert [by_mode[mode].min_sync_period_s for mode in MODES] == [3, 5, 0]
     assert by_mode["ipvs"].sync_period_s == 50
     assert replace(by_mode["ipvs"], mode="iptables", sync_period_s=30.0, min_sync_period_s=3.0) == by_mode["iptables"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("300h", "1080000s"), ("15m0.25s", "900.25s"), ("10s", "10s")])
+def test_long_durations_reach_the_mode_as_they_are(text: str, seconds: str) -> None:
+    settings = settings_of(configuration({"proxy-mode": "ipvs", "ipvs-tcp-timeout": text}), "n1")
+    assert settings.mode_options == (("ipvs-tcp-timeout", seconds),)
+    check_options("ipvs", settings.mode_options)
+    settings = settings_of(configuration({"proxy-mode": "userspace", "udp-timeout": text}), "n1")
+    assert idle_s(Protocol.UDP, settings.mode_options) == parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["0s", "250ms", "1.5s", "1m30s", "24h0m0s", "1h0m0.5s", "15m0s"])
