@@ -30,6 +30,11 @@ ANSWER_ROWS = 1000
 Relay = TcpRelay | UdpRelay
 
 
+def socket_mark(mark: int) -> int:
+    """A mark of 32 bits as the signed number that setsockopt(2) takes."""
+    return mark - (1 << 32) if mark >> 31 else mark
+
+
 class Service:
     """One service port of this worker."""
 
@@ -49,7 +54,7 @@ class Service:
             affinity_timeout_s=serve.affinity_timeout_s,
         )
         options = self.options
-        options.mark, options.idle_timeout_s = serve.mark, serve.idle_timeout_s
+        options.mark, options.idle_timeout_s = socket_mark(serve.mark), serve.idle_timeout_s
         options.proxy_protocol, options.retry_unanswered = serve.proxy_protocol, serve.retry_unanswered
 
     def relay(self, local: bool) -> Relay:

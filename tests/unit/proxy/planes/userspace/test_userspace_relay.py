@@ -3,6 +3,7 @@
 import _socket
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from svcplane.proxy.planes.userspace.engine import Engine
 from svcplane.proxy.planes.userspace.pipes import PipePool
 from svcplane.proxy.planes.userspace.tcp import Options, TcpRelay
 from svcplane.proxy.planes.userspace.udp import UdpRelay
+from svcplane.proxy.planes.userspace.worker import socket_mark
 
 Serve = Callable[[socket.socket], None]
 
@@ -352,6 +354,17 @@ def test_request_is_not_sent_twice_unless_asked(bench: Bench) -> None:
 
     address = bench.start(bench.endpoint(serve), bench.endpoint(say(b"b:")))
     assert {ask(address) for _ in range(2)} == {b"", b"b:hello"}
+
+
+@pytest.mark.parametrize("bit", [0, 14, 31])
+def test_every_bit_can_be_the_mark(bit: int) -> None:
+    with socket.socket() as end:
+        try:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, socket_mark(1 << bit))
+        except PermissionError:
+            pytest.skip("marks take CAP_NET_ADMIN")
+        found = end.getsockopt(socket.SOL_SOCKET, socket.SO_MARK, 4)
+        assert int.from_bytes(found, sys.byteorder) == 1 << bit
 
 
 def test_many_connections_at_once_lose_nothing(bench: Bench) -> None:
