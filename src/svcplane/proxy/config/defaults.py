@@ -52,8 +52,11 @@ def _or(duration: Duration, seconds: float) -> Duration:
 
 def with_port(address: str, port: int) -> str:
     """`address:port` for a bare IP; anything else as it is."""
+    bare = address.removeprefix("[").removesuffix("]")
     try:
-        parsed = ipaddress.ip_address(address.strip("[]"))
+        parsed = ipaddress.ip_address(bare)
     except ValueError:
+        return address
+    if "]" in bare:  # within a zone
         return address
     return f"[{parsed}]:{port}" if parsed.version == 6 else f"{parsed}:{port}"

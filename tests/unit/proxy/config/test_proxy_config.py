@@ -159,6 +159,14 @@ def test_listeners_of_a_file_follow_the_family_of_its_bind_address() -> None:
     assert (settings.healthz, settings.metrics) == (("::", 10256), ("::1", 10249))
 
 
+@pytest.mark.parametrize("address", ["fe80::1%eth0", "[fe80::1%eth0]", "[fe80::1%eth0]:10249", "[::1]:10249", "::1"])
+def test_completing_a_configuration_again_changes_nothing(address: str) -> None:
+    once = complete(KubeProxyConfiguration(metrics_bind_address=address))
+    settings = settings_of(once, "n1")
+    assert settings.metrics == (address.split("]")[0].removeprefix("["), 10249)
+    assert settings_of(complete(parse(dump(once))), "n1") == settings
+
+
 def test_what_has_no_meaning_is_passed_over_by_name() -> None:
     text = "featureGates: {X: true}\nclientConnection: {qps: 50}\nwinkernel: {enableDSR: true}\nenableProfiling: true"
     config = complete(parse(HEAD + text))
