@@ -167,6 +167,7 @@ class Chosen:
         return config
 
     def settings(self, config: KubeProxyConfiguration) -> Settings:
+        """What the agent is told.  Raises ConfigError, also for what the mode alone can judge."""
         name = self._node_name(config)
         variant = self.flags["iptables_variant"].replace("auto", "")
         settings = settings_of(config, name)
@@ -318,6 +319,7 @@ async def _follow_file(
                     pass
             try:
                 fresh = chosen.read()
+                settings = chosen.settings(fresh)
             except ConfigError as error:
                 if str(error) != told:
                     log.error("%s; the configuration stays as it was", error)
@@ -325,21 +327,23 @@ async def _follow_file(
                 continue
             told = ""
             if fresh != config:
-                _take_on(fresh, config, chosen, agent)
+                _take_on(fresh, config, settings, chosen, agent)
                 parameters.adopt(fresh)
                 config = fresh
     finally:
         watch.close()
 
 
-def _take_on(fresh: KubeProxyConfiguration, config: KubeProxyConfiguration, chosen: Chosen, agent: Any) -> None:
+def _take_on(
+    fresh: KubeProxyConfiguration, config: KubeProxyConfiguration, settings: Settings, chosen: Chosen, agent: Any
+) -> None:
     log.info("the configuration changed")
     for field in ("hostname_override", "client_connection", "healthz_bind_address", "metrics_bind_address"):
         if getattr(fresh, field) != getattr(config, field):
             log.warning("%s: the change needs a restart", field)
     chosen.warn(fresh)
     agent.configz = {"kubeproxy.config.k8s.io": tree_of(fresh)}
-    agent.reconfigure(chosen.settings(fresh))
+    agent.reconfigure(settings)
 
 
 @contextlib.asynccontextmanager
