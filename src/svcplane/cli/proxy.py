@@ -338,9 +338,13 @@ def _take_on(
     fresh: KubeProxyConfiguration, config: KubeProxyConfiguration, settings: Settings, chosen: Chosen, agent: Any
 ) -> None:
     log.info("the configuration changed")
-    for field in ("hostname_override", "client_connection", "healthz_bind_address", "metrics_bind_address"):
+    fixed = ["hostname_override", "client_connection", "healthz_bind_address", "metrics_bind_address"]
+    if config.mode == "userspace":  # the relay has its ports
+        fixed.append("port_range")
+    for field in fixed:
         if getattr(fresh, field) != getattr(config, field):
-            log.warning("%s: the change needs a restart", field)
+            written = KubeProxyConfiguration.__struct_encode_fields__[fresh.__struct_fields__.index(field)]
+            log.warning("%s: the change needs a restart", written)
     chosen.warn(fresh)
     agent.configz = {"kubeproxy.config.k8s.io": tree_of(fresh)}
     agent.reconfigure(settings)
