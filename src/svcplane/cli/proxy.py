@@ -35,6 +35,15 @@ from svcplane.proxy.sources import Source
 
 log = logging.getLogger(__name__)
 LOOK_ANYWAY_S, SETTLE_S = 10.0, 0.05
+#: Fields that count at the start alone.
+AT_START = (
+    "hostname_override",
+    "client_connection",
+    "healthz_bind_address",
+    "metrics_bind_address",
+    "logging",
+    "oom_score_adj",
+)
 
 
 def _kube_proxy_flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -338,9 +347,7 @@ def _take_on(
     fresh: KubeProxyConfiguration, config: KubeProxyConfiguration, settings: Settings, chosen: Chosen, agent: Any
 ) -> None:
     log.info("the configuration changed")
-    fixed = ["hostname_override", "client_connection", "healthz_bind_address", "metrics_bind_address"]
-    if config.mode == "userspace":  # the relay has its ports
-        fixed.append("port_range")
+    fixed = [*AT_START, *(["port_range"] if config.mode == "userspace" else [])]  # the relay has its ports
     for field in fixed:
         if getattr(fresh, field) != getattr(config, field):
             written = KubeProxyConfiguration.__struct_encode_fields__[fresh.__struct_fields__.index(field)]

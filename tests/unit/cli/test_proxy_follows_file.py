@@ -74,12 +74,18 @@ async def test_a_mistake_is_told_and_the_next_edit_is_taken_on(
         await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.parametrize(("mode", "told"), [("userspace", ["portRange: the change needs a restart"]), ("ipvs", [])])
+RESTART = "the change needs a restart"
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [("userspace", [f"oomScoreAdj: {RESTART}", f"portRange: {RESTART}"]), ("ipvs", [f"oomScoreAdj: {RESTART}"])],
+)
 def test_what_needs_a_restart_is_told(mode: str, told: list[str], caplog: pytest.LogCaptureFixture) -> None:
     flags = command.proxy.make_context("proxy", ["--hostname-override", "n1"]).params
     chosen, agent = command.Chosen(flags), Agent()
     before = configuration({"proxy-mode": mode, "proxy-port-range": "4000-4100"})
-    after = configuration({"proxy-mode": "userspace", "proxy-port-range": "5000-5100"})
+    after = configuration({"proxy-mode": "userspace", "proxy-port-range": "5000-5100", "oom-score-adj": "-5"})
     command._take_on(after, before, chosen.settings(after), chosen, agent)
     assert [line for line in caplog.messages if "restart" in line] == told
     assert agent.settings is not None
