@@ -12,6 +12,7 @@ from svcplane.proxy.model import NodeConfig
 from svcplane.proxy.planes.ipvs import names
 from svcplane.proxy.planes.ipvs.observe import Kernel
 from svcplane.proxy.planes.ipvs.plane import IpvsPlane
+from svcplane.proxy.planes.ipvs.rules import intake_mark
 
 
 class IptablesOverSets(FakeIptables):
@@ -72,6 +73,7 @@ class FakeKernel:
         self.sysctls = FakeSysctls({"net/ipv4/vs/conntrack": "0", "net/ipv4/ip_forward": "0"})
 
     def plane(self, config: NodeConfig) -> IpvsPlane:
+        self.intake.use(intake_mark(config))
         return IpvsPlane(config, Kernel(self.ipvs, self.ipset, self.device, self.iptables, self.intake, self.sysctls))
 
     def entries(self, kind: names.Kind, config: NodeConfig) -> set[str]:

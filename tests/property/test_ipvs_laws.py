@@ -109,7 +109,7 @@ async def harm(kernel: FakeKernel, data: st.DataObject) -> None:
                 entries.discard(data.draw(st.sampled_from(found)))
     elif kernel.device.content:
         kernel.device.content.discard(data.draw(st.sampled_from(sorted(kernel.device.content))))
-    kernel.intake.there = data.draw(st.booleans())
+    kernel.intake.there = data.draw(st.sets(st.sampled_from((1 << 13, 1 << 3))))
     for table in kernel.iptables.tables.values():
         for chain in list(table):
             if table[chain] and data.draw(st.booleans()):
@@ -138,7 +138,7 @@ def test_whatever_is_left_of_before_the_kernel_ends_as_wanted(data: st.DataObjec
         assert (kernel.ipvs.content.get(FOREIGN), kernel.ipvs.targets.get(FOREIGN)) == untouched
         await plane.cleanup()
         assert set(kernel.ipvs.content) <= {FOREIGN}
-        assert (kernel.ipset.content, kernel.device.content, kernel.intake.there) == ({}, None, False)
+        assert (kernel.ipset.content, kernel.device.content, kernel.intake.there) == ({}, None, set())
 
     asyncio.run(check())
 

@@ -25,16 +25,21 @@ _AF = {Family.IPV4: int(socket.AF_INET), Family.IPV6: int(socket.AF_INET6)}
 #: Addresses of documentation, which nobody has.
 _SOMEWHERE = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"}
 _LACKS = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+_GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV)
+_MARKS = tuple(1 << bit for bit in range(32))
 
 
 class MarkIntake:
-    """Implements `objects.Intake` for the packets that have `mark`.  A kernel without the family needs nothing."""
+    """Implements `objects.Intake` for packets that have `mark`, one bit.  A kernel without the family needs nothing."""
 
     def __init__(self, family: Family, mark: int) -> None:
         self._family, self._mark = family, mark
         self._lacks = False
         self._socket = NetlinkSocket(ROUTE, "policy routing")
         self._lock = asyncio.Lock()
+
+    def use(self, mark: int) -> None:
+        self._mark = mark
 
     async def close(self) -> None:
         self._socket.close()
@@ -53,12 +58,13 @@ class MarkIntake:
         return self._lacks or HEAD.unpack_from(answers[0])[7] == RTN_LOCAL
 
     async def create(self) -> None:
-        rule, route = self._rule(NEWRULE, n.NLM_F_CREATE | n.NLM_F_EXCL), self._route(NEWROUTE, n.NLM_F_CREATE)
-        await self._execute([route, rule], (0, errno.EEXIST))
+        flags = n.NLM_F_CREATE | n.NLM_F_EXCL
+        rule, route = self._rule(NEWRULE, flags, self._mark), self._route(NEWROUTE, n.NLM_F_CREATE)
+        others = [self._rule(DELRULE, 0, mark) for mark in _MARKS if mark != self._mark]
+        await self._execute([route, rule, *others], (0, errno.EEXIST, *_GONE))
 
     async def remove(self) -> None:
-        gone = (0, errno.ENOENT, errno.ESRCH, errno.ENODEV)
-        await self._execute([self._rule(DELRULE, 0), self._route(DELROUTE, 0)], gone)
+        await self._execute([*(self._rule(DELRULE, 0, mark) for mark in _MARKS), self._route(DELROUTE, 0)], (0, *_GONE))
 
     async def _execute(self, requests: list[Request], fine: tuple[int, ...]) -> None:
         async with self._lock:
@@ -68,10 +74,10 @@ class MarkIntake:
                 elif code not in fine:
                     raise KernelError(f"policy routing for mark {self._mark:#x}: {os.strerror(code)}")
 
-    def _rule(self, kind: int, flags: int) -> Request:
+    def _rule(self, kind: int, flags: int, mark: int) -> Request:
         head = HEAD.pack(_AF[self._family], 0, 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 0)
         body = n.u32(FRA_PRIORITY, PRIORITY) + n.u32(FRA_TABLE, TABLE)
-        return Request(kind, head + body + n.u32(FRA_FWMARK, self._mark) + n.u32(FRA_FWMASK, self._mark), flags)
+        return Request(kind, head + body + n.u32(FRA_FWMARK, mark) + n.u32(FRA_FWMASK, mark), flags)
 
     def _route(self, kind: int, flags: int) -> Request:
         head = HEAD.pack(_AF[self._family], 0, 0, 0, 0, RTPROT_STATIC, SCOPE_HOST, RTN_LOCAL, 0)

@@ -91,6 +91,7 @@ class IpvsPlane:
         previous = self._known.live if self._known else self._remembered
         self._known = None
         self._missing.clear()
+        self._kernel.intake.use(rules.intake_mark(state.config))
         chosen = options(state.config.mode_options)
         book = self._book(state, chosen)
         observed = await observe(self._kernel, state.config, previous, frozenset(book.addresses))

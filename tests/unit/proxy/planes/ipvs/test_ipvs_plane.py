@@ -288,3 +288,13 @@ async def test_remembered_clients_are_the_templates() -> None:
 async def test_a_wrong_flag_is_told(flag: str, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         await FakeKernel().plane(with_options(**{flag: text})).preflight()
+
+
+async def test_another_bit_for_marks_is_followed() -> None:
+    kernel = FakeKernel()
+    plane = kernel.plane(CONFIG)
+    await plane.sync(state("10.244.2.11"), None, now=0.0)
+    assert kernel.intake.there == {1 << 13}
+    await plane.sync(state("10.244.2.11", config=replace(CONFIG, masquerade_bit=13)), None, now=1.0)
+    assert kernel.intake.there == {1 << 12}
+    assert await plane.intact()
