@@ -3,20 +3,21 @@
 import fcntl
 import os
 
-SIZES = (1_048_576, 262_144)  # the larger, the fewer system calls for a byte; and the more waits for a stalled client
-LARGE = 64  # in use at once; others are of the smaller size
-KEPT = 64
+#: The larger, the fewer system calls for a byte; and the more waits for a stalled client.
+LARGE, SMALL = 1_048_576, 262_144
+MANY = 64  # in use at once: further ones are small
+KEPT = 64  # of each size
 F_SETPIPE_SZ = 1031
 
 
 class Pipe:
-    __slots__ = ("reader", "size", "writer")
+    __slots__ = ("reader", "size", "wanted", "writer")
 
-    def __init__(self, sizes: tuple[int, ...]) -> None:
-        """Raises OSError without descriptors.  The kernel may refuse the sizes to users: then it is smaller."""
+    def __init__(self, wanted: int) -> None:
+        """Raises OSError without descriptors.  The kernel may refuse the size to users: then it is smaller."""
         self.reader, self.writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.size = 65_536
-        for size in sizes:
+        self.wanted, self.size = wanted, 65_536
+        for size in (wanted, SMALL):
             try:
                 self.size = fcntl.fcntl(self.writer, F_SETPIPE_SZ, size)
             except OSError:
@@ -30,16 +31,21 @@ class Pipe:
 
 class PipePool:
     def __init__(self) -> None:
-        self._free: list[Pipe] = []
+        self._free: dict[int, list[Pipe]] = {LARGE: [], SMALL: []}
         self._taken = 0
 
     def take(self) -> Pipe | None:
-        """None where the process has no descriptors left."""
-        if self._free:
-            pipe = self._free.pop()
+        """None where the process has no descriptors left.
+
+        One that flows alone has a small one: its two ends work while we pass on what was before, and wait the less for
+        us the sooner that is.  Several keep each other busy, and large ones save them system calls.
+        """
+        wanted = LARGE if 0 < self._taken < MANY else SMALL
+        if self._free[wanted]:
+            pipe = self._free[wanted].pop()
         else:
             try:
-                pipe = Pipe(SIZES if self._taken < LARGE else SIZES[1:])
+                pipe = Pipe(wanted)
             except OSError:
                 return None
         self._taken += 1
@@ -48,7 +54,8 @@ class PipePool:
     def give_back(self, pipe: Pipe, *, dirty: bool) -> None:
         """`dirty`: there are bytes in it."""
         self._taken -= 1
-        if dirty or len(self._free) >= KEPT:
+        free = self._free[pipe.wanted]
+        if dirty or len(free) >= KEPT:
             pipe.close()
         else:
-            self._free.append(pipe)
+            free.append(pipe)
