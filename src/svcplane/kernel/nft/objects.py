@@ -7,6 +7,7 @@ ports in network order, marks and numgen results in host order.
 Source: include/uapi/linux/netfilter/nf_tables.h.
 """
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -24,6 +25,16 @@ class NftError(KernelError):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the transaction does not fit into the socket: in parts it may."""
+        return self.code in (errno.EMSGSIZE, errno.ENOBUFS)
+
+    @property
+    def is_at_odds(self) -> bool:
+        """Whether it does not fit together with what is there: somebody edited the table in between, or before."""
+        return self.code in (errno.ENOENT, errno.EEXIST, errno.EBUSY)
 
 
 class GenerationChanged(NftError):

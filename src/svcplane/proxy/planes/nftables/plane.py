@@ -4,7 +4,6 @@ One long-lived netlink socket; a change is a handful of elements in one transact
 generation it is based on, so that nobody's change in between goes unnoticed.
 """
 
-import errno
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,6 @@ from svcplane.proxy.planes.nftables.layout import sets
 from svcplane.proxy.planes.nftables.trace import trace
 from svcplane.proxy.topology import categorize
 
-_TOO_LARGE = (errno.EMSGSIZE, errno.ENOBUFS)
-_AT_ODDS = (errno.ENOENT, errno.EEXIST, errno.EBUSY)
 _TRIES = 5
 
 
@@ -123,7 +120,7 @@ class NftablesPlane:
                 continue
             except o.NftError as error:
                 # somebody edited the table in a way that does not fit together with what is to be mended
-                if anew or observed is None or error.code not in _AT_ODDS or attempt + 1 == _TRIES:
+                if anew or observed is None or not error.is_at_odds or attempt + 1 == _TRIES:
                     raise
                 anew = True
                 continue
@@ -139,7 +136,7 @@ class NftablesPlane:
         try:
             return await self._nft.commit(self._table, changes, generation)
         except o.NftError as error:
-            if error.code not in _TOO_LARGE:
+            if not error.is_too_large:
                 raise
         # the socket may not be as large as the transaction: in steps, what is referred to first
         for step in changes:

@@ -5,7 +5,6 @@ then packets are captured, then what is not needed any more is closed.  The port
 captured elements themselves: a restart reads them there and listens on the same ones.
 """
 
-import errno
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -31,8 +30,6 @@ from svcplane.proxy.topology import categorize
 log = logging.getLogger(__name__)
 TRIES = 5
 PART = 2000  # elements of one step, where all at once is too much
-TOO_LARGE = (errno.EMSGSIZE, errno.ENOBUFS)
-AT_ODDS = (errno.ENOENT, errno.EEXIST, errno.EBUSY)
 
 
 @dataclass(slots=True)
@@ -135,7 +132,7 @@ class UserspacePlane:
                 continue
             except o.NftError as error:
                 # somebody edited the table in a way that does not fit together with what is to be mended
-                if anew or observed is None or error.code not in AT_ODDS or attempt + 1 == TRIES:
+                if anew or observed is None or not error.is_at_odds or attempt + 1 == TRIES:
                     raise
                 anew = True
                 continue
@@ -169,7 +166,7 @@ class UserspacePlane:
         try:
             return await self._nft.commit(self._table, changes, generation)
         except o.NftError as error:
-            if error.code not in TOO_LARGE:
+            if not error.is_too_large:
                 raise
         # the socket may not be as large as the transaction: in steps
         for change in changes:
