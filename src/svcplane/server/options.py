@@ -19,9 +19,14 @@ def _refuse(kind: str, errors: list[f.FieldError]) -> None:
         raise invalid(kind, "", errors, MEDIA)
 
 
+def _given(request: Request, name: str) -> str | None:
+    """The first value of a parameter; None where it is not given, which may be told apart from an empty one."""
+    return next((value for key, value in request.query if key == name), None)
+
+
 def flag(request: Request, name: str) -> bool | None:
     """A parameter that is there or not: anything but `false` and `0` is yes; None where it is not given."""
-    given = next((value for key, value in request.query if key == name), None)
+    given = _given(request, name)
     return None if given is None else given.lower() not in ("false", "0")
 
 
@@ -163,7 +168,7 @@ def list_options(request: Request, *, watch: bool) -> ListOptions:
 
 
 def _number(request: Request, name: str) -> int | None:
-    text = next((value for key, value in request.query if key == name), None)
+    text = _given(request, name)
     if text is None:
         return None
     if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):

@@ -264,7 +264,7 @@ class Core:
     def hand_over_soon(self, watch: CoreWatch) -> None:
         """Once who publishes is done, and not sooner than the pace allows; all that has come until then together."""
         if not self._handing:
-            loop, wait = asyncio.get_running_loop(), self._pace.wait(time.monotonic())
+            loop, wait = asyncio.get_running_loop(), self._pace.wait(self._clock())
             if wait:
                 loop.call_later(wait, self._hand_over)
             else:
@@ -272,7 +272,7 @@ class Core:
         self._handing.append(watch)
 
     def _hand_over(self) -> None:
-        began = time.monotonic()
+        began = self._clock()
         watches, self._handing = self._handing, []
         for watch in watches:
             watch.hand_over()
@@ -281,7 +281,7 @@ class Core:
         asyncio.get_running_loop().call_soon(self._handed, began)
 
     def _handed(self, began: float) -> None:
-        self._pace.took(began, time.monotonic())
+        self._pace.took(began, self._clock())
 
     def forget(self, watch: CoreWatch) -> None:
         self._watches.pop(watch, None)

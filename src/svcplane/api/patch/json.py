@@ -6,17 +6,12 @@ Nothing is changed in place: each operation makes new containers on the way to w
 import re
 from typing import Any
 
-import msgspec
-
-from svcplane.api import go_json
+from svcplane.api import codec, go_json
 from svcplane.api.status import StatusError, bad_request
 
 MAX_OPERATIONS = 10_000
 #: How many bytes of JSON the copies of one patch may make: each could double the object.
 MAX_COPIED = 3 << 20
-
-
-_encoder = msgspec.json.Encoder(enc_hook=go_json.as_written)
 _INDEX = re.compile(r"-?[0-9]{1,9}")
 
 
@@ -37,7 +32,7 @@ def apply(target: Any, operations: Any) -> Any:
     copied = 0
     for operation in operations:
         if operation.get("op") == "copy":
-            copied += len(_encoder.encode(_get(result, str(operation.get("from")))))
+            copied += len(codec.encode(_get(result, str(operation.get("from")))))
             if copied > MAX_COPIED:
                 raise StatusError(
                     422,
@@ -114,7 +109,7 @@ def _equal(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_equal, one, other))
-    return _encoder.encode(one) == _encoder.encode(other)
+    return codec.encode(one) == codec.encode(other)
 
 
 def _parts(path: str) -> list[str]:
