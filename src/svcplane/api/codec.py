@@ -70,23 +70,21 @@ def _duplicates(body: bytes, value: Any) -> list[str]:
     """Paths of fields given twice.  A body with as many fields written as decoded has none, and is not read again."""
     if not go_json.has_repeated(body, value):
         return []
-    found: list[str] = []
+    return list(_repeated(_pairs(body), ""))
 
-    def walk(value: Any, path: str) -> None:
-        if isinstance(value, _Pairs):
-            seen: set[str] = set()
-            for key, inner in value:
-                place = f"{path}.{key}" if path else key
-                if key in seen:
-                    found.append(f"duplicate field {fields.quoted(place)}")
-                seen.add(key)
-                walk(inner, place)
-        elif isinstance(value, list):
-            for index, inner in enumerate(value):
-                walk(inner, f"{path}[{index}]")
 
-    walk(_pairs(body), "")
-    return found
+def _repeated(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, _Pairs):
+        seen: set[str] = set()
+        for key, inner in value:
+            place = f"{path}.{key}" if path else key
+            if key in seen:
+                yield f"duplicate field {fields.quoted(place)}"
+            seen.add(key)
+            yield from _repeated(inner, place)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _repeated(inner, f"{path}[{index}]")
 
 
 def _pairs(body: bytes) -> Any:

@@ -8,6 +8,7 @@ What is in use is followed by watch for choosing; the store's condition decides.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from svcplane.api import codec
@@ -177,7 +178,8 @@ class _Session:
         self._held = []
 
     def result(self) -> Allocated:
-        self._allocated.release = self.release
+        # not a method of this session: each would keep the other alive until a collection
+        self._allocated.release = partial(self._parent.used.let_go, self._held)
         if self._dry_run:
             self._allocated.operations, self._allocated.preconditions = [], []
         return self._allocated

@@ -1,7 +1,7 @@
 """When events may be handed to all who wait for them.  Pure."""
 
-#: Of the time between, so that at most a third goes to handing over and the rest is left to those who write and read.
-REST = 2.0
+#: Of the time between, so that at most half goes to handing over and the rest is left to those who write and read.
+REST = 1.0
 #: So long at most does an event wait for the next.
 LONGEST_S = 0.02
 

@@ -111,33 +111,35 @@ def differences(after: dict[str, Any], before: dict[str, Any], kind: str) -> tup
     """
     changed: set[Path] = set()
     removed: set[Path] = set()
-
-    def walk(now: Any, then: Any, type_: Type, field: Field | None, prefix: Path) -> None:
-        if now == then:
-            return
-        both = type_.is_granular and isinstance(now, dict) and isinstance(then, dict)
-        if not both or prefix in _UNTRACKED or (prefix and not (now and then)):
-            present = leaves(now, type_, field, prefix, parents=True)
-            past = leaves(then, type_, field, prefix, parents=True)
-            changed.update(path for path, value in present.items() if path not in past or past[path] != value)
-            changed.difference_update((*path, ".") for path in past)  # what was empty is not new
-            removed.update(past.keys() - present.keys())
-            return
-        fields = fields_of(type_.name)
-        for key in now.keys() | then.keys():
-            spec = fields.get(key)
-            if spec is None:
-                continue
-            place = (*prefix, f"f:{key}")
-            if key not in then:
-                changed.update(leaves(now[key], spec.type, spec, place, parents=True))
-            elif key not in now:
-                removed.update(leaves(then[key], spec.type, spec, place, parents=True))
-            else:
-                walk(now[key], then[key], spec.type, spec, place)
-
-    walk(after, before, Type("struct", kind), None, ())
+    _differ(after, before, Type("struct", kind), None, (), changed, removed)
     return changed, removed
+
+
+def _differ(
+    now: Any, then: Any, type_: Type, field: Field | None, prefix: Path, changed: set[Path], removed: set[Path]
+) -> None:
+    if now == then:
+        return
+    both = type_.is_granular and isinstance(now, dict) and isinstance(then, dict)
+    if not both or prefix in _UNTRACKED or (prefix and not (now and then)):
+        present = leaves(now, type_, field, prefix, parents=True)
+        past = leaves(then, type_, field, prefix, parents=True)
+        changed.update(path for path, value in present.items() if path not in past or past[path] != value)
+        changed.difference_update((*path, ".") for path in past)  # what was empty is not new
+        removed.update(past.keys() - present.keys())
+        return
+    fields = fields_of(type_.name)
+    for key in now.keys() | then.keys():
+        spec = fields.get(key)
+        if spec is None:
+            continue
+        place = (*prefix, f"f:{key}")
+        if key not in then:
+            changed.update(leaves(now[key], spec.type, spec, place, parents=True))
+        elif key not in now:
+            removed.update(leaves(then[key], spec.type, spec, place, parents=True))
+        else:
+            _differ(now[key], then[key], spec.type, spec, place, changed, removed)
 
 
 def to_fields_v1(fields: Iterable[Path]) -> dict[str, Any]:
@@ -161,20 +163,20 @@ def _without_lone_dots(node: dict[str, Any]) -> dict[str, Any]:
 def from_fields_v1(value: Any) -> FieldSet:
     """The paths of FieldsV1; what is no object ends a path."""
     found: set[Path] = set()
-
-    def walk(node: Any, path: Path) -> None:
-        if not isinstance(node, dict) or not node:
-            if path:
-                found.add((*path, ".") if path[-1][:2] == "k:" else path)
-            return
-        for element, inner in node.items():
-            if element == ".":
-                found.add((*path, "."))
-            else:
-                walk(inner, (*path, element))
-
-    walk(value, ())
+    _add_paths(value, (), found)
     return frozenset(found)
+
+
+def _add_paths(node: Any, path: Path, found: set[Path]) -> None:
+    if not isinstance(node, dict) or not node:
+        if path:
+            found.add((*path, ".") if path[-1][:2] == "k:" else path)
+        return
+    for element, inner in node.items():
+        if element == ".":
+            found.add((*path, "."))
+        else:
+            _add_paths(inner, (*path, element), found)
 
 
 def holds(value: Any, path: Path) -> bool:
