@@ -8,18 +8,20 @@ import contextlib
 import ctypes
 import gc
 
-_WHILE_GROWING = (100_000, 50, 1000)
+#: So long, in seconds, is worth waiting for the growth to end.
+GROWTH_S = 60.0
 _AFTERWARDS = (20_000, 20, 50)
 
 
 def expect_growth() -> None:
-    """Collect rarely from now on."""
-    gc.set_threshold(*_WHILE_GROWING)
+    """Do not collect until `settle` is called."""
+    gc.disable()
 
 
 def settle() -> None:
     """What lives now will live on: leave it out of collections, and give back what was freed."""
     gc.freeze()
     gc.set_threshold(*_AFTERWARDS)
+    gc.enable()
     with contextlib.suppress(AttributeError, OSError):  # glibc's
         ctypes.CDLL(None).malloc_trim(0)

@@ -15,7 +15,7 @@ import click
 
 from svcplane import __version__
 from svcplane.base.errors import ConfigError, EnvironmentProblem, KernelError, SvcplaneError
-from svcplane.base.memory import expect_growth, settle
+from svcplane.base.memory import GROWTH_S, expect_growth, settle
 from svcplane.base.net import Family
 from svcplane.base.tasks import cancel_and_wait
 from svcplane.cli.main import configure_logging
@@ -299,7 +299,12 @@ def _shown(flags: dict[str, Any]) -> dict[str, str]:
 
 async def _follow(chosen: Chosen, config: KubeProxyConfiguration, agent: Any) -> None:
     """Set kernel parameters once our rules have loaded what has them; take on edits of the configuration file."""
-    await agent.synced.wait()
+    try:
+        async with asyncio.timeout(GROWTH_S):
+            await agent.synced.wait()
+    except TimeoutError:  # who waits for its API server collects meanwhile
+        settle()
+        await agent.synced.wait()
     settle()
     _protect(config)
     parameters = Parameters(config)
