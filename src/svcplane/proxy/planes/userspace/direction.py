@@ -33,17 +33,21 @@ class Direction:
         "armed",
         "closing",
         "ended",
+        "goes_to",
         "link",
         "moved",
         "pending",
         "pipe",
         "piped",
         "readable",
+        "receiving",
         "recv",
+        "seen",
         "send",
         "shut",
         "source",
         "target",
+        "token",
         "writable",
     )
 
@@ -58,6 +62,9 @@ class Direction:
         self.piped = 0  # bytes in the pipe
         self._streak = 0  # full reads in a row; while splicing, small ones
         self.moved = 0
+        self.receiving = False  # in the exchange, as the next three
+        self.seen = 0.0
+        self.token = self.goes_to = 0
         self.set_source(source)
         self.set_target(target)
 
@@ -74,6 +81,11 @@ class Direction:
     def waiting(self) -> bool:
         """Whether there is something to do as soon as the target takes it."""
         return bool(self.pending) or self.readable or self.piped > 0 or (self.ended and not self.shut)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether all that came was passed on, and more may come."""
+        return self.writable and not (self.pending or self.ended or self.closing or self.shut or self.pipe)
 
     def arrived(self) -> None:
         """More has come, and the source's end has not.  The usual takes the shortest way: less than a buffer is read,

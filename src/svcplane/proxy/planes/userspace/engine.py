@@ -12,6 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from svcplane.proxy.planes.userspace.exchange import Exchange
 
 log = logging.getLogger(__name__)
 EVENTS = 512  # of one wake-up
@@ -33,7 +37,13 @@ class Engine:
         self._next = inf  # when the first of these is due
         self._dead: list[_socket.socket] = []
         self._running = True
+        self.exchange: Exchange | None = None  # of a worker
         self.now = time.monotonic()
+
+    @property
+    def descriptor(self) -> int:
+        """Can be read when anything watched has something."""
+        return self._epoll.fileno()
 
     def watch(self, descriptor: int, events: int, handler: Handler) -> None:
         self._handlers[descriptor] = handler
@@ -78,14 +88,22 @@ class Engine:
         self._running = False
 
     def close(self) -> None:
+        if self.exchange is not None:
+            self.exchange.close()
         self._epoll.close()
 
     def run(self) -> None:
         """Until `stop`.  A handler that fails is told about and ends nothing but itself."""
         poll, get, monotonic = self._epoll.poll, self._handlers.get, time.monotonic
+        exchange = self.exchange
         while self._running:
-            ready = poll(self._patience(), EVENTS)
-            self.now = monotonic()
+            if exchange is None or not exchange.busy:
+                ready = poll(self._patience(), EVENTS)
+                self.now = monotonic()
+            else:
+                exchange.wait(self._patience())
+                self.now = monotonic()
+                ready = poll(0, EVENTS) if exchange.relay(self.now) else []
             for descriptor, events in ready:
                 handler = get(descriptor)
                 if handler is None:  # closed by an earlier handler of this wake-up
@@ -97,6 +115,8 @@ class Engine:
             if self._again or self._next <= self.now:
                 self._run_due()
             if self._dead:
+                if exchange is not None and exchange.busy:
+                    exchange.submit()  # what names these sockets by descriptors that may be others' after this
                 for end in self._dead:
                     end.close()
                 self._dead.clear()

@@ -33,6 +33,8 @@ STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 SO_ORIGINAL_DST = 80
 TCP_CLOSE = 7
 IP6T_SO_ORIGINAL_DST = 80
+#: So many messages of a client, and it is taken for one that takes turns; and twice as many each time it was not.
+TURNS, MOST_TURNS = 16, 1 << 20
 RESET = struct.pack("ii", 1, 0)  # struct linger: close with a reset
 
 
@@ -48,11 +50,16 @@ class Link:
         "dialing",
         "dials",
         "down",
+        "exchanging",
+        "failed",
         "keeps_request",
+        "leaving",
         "opened_at",
         "relay",
         "server",
         "tuned",
+        "turns",
+        "turns_wanted",
         "up",
         "urgent",
         "used_at",
@@ -69,6 +76,8 @@ class Link:
         self.keeps_request = relay.options.retry_unanswered
         self.tuned = False  # whether small packets to the endpoint go out without waiting
         self.urgent = False  # urgent data was there: a short read may not be all
+        self.turns, self.turns_wanted = 0, TURNS
+        self.exchanging = self.leaving = self.failed = False  # in the exchange; on its way out of it; broken there
         self._kept = b""
         self.up = Direction(self, client, None)
         self.down = Direction(self, None, client)
@@ -77,6 +86,11 @@ class Link:
     @property
     def half_closed(self) -> bool:
         return self.up.shut or self.down.shut
+
+    @property
+    def last_used(self) -> float:
+        """When either side last said something."""
+        return max(self.used_at, self.up.seen, self.down.seen)
 
     def begin(self) -> None:
         relay = self.relay
@@ -249,6 +263,9 @@ class Link:
                 up.arrived()
             except OSError:
                 self._broken()
+            self.turns += 1
+            if self.turns >= self.turns_wanted:
+                self._take_turns()
             return
         if events & ERROR:
             self.close(reset=True)
@@ -321,13 +338,43 @@ class Link:
 
     def move(self, _: object = None) -> None:
         """Both directions, from where they stopped."""
-        if not self.connected:
+        if not self.connected or self.exchanging:
             return
         try:
             self.up.pump()
             self.down.pump()
         except OSError:
             self._broken()
+
+    # -- taking turns --------------------------------------------------------------------------------------------------
+
+    def _take_turns(self) -> None:
+        """Go to the exchange, where there is one and nothing is under way."""
+        self.turns = 0
+        engine, server = self.relay.engine, self.server
+        exchange = engine.exchange
+        if exchange is None or server is None or self.keeps_request or self not in self.relay.links:
+            return
+        if self.up.at_rest and self.down.at_rest and exchange.ready():
+            engine.forget(self.client.fileno())
+            engine.forget(server.fileno())
+            self.exchanging, self.leaving = True, False
+            exchange.take(self)
+
+    def left_exchange(self) -> None:
+        """Back to epoll, with what waits in the directions."""
+        self.exchanging = False
+        self.turns_wanted = min(MOST_TURNS, 2 * self.turns_wanted)
+        up, down, server, engine = self.up, self.down, self.server, self.relay.engine
+        if self.failed or server is None:
+            self._broken()
+            return
+        engine.watch(self.client.fileno(), WATCHED | OUT if down.armed else WATCHED, self.on_client)
+        engine.watch(server.fileno(), WATCHED | OUT if up.armed else WATCHED, self.on_server)
+        up.readable = down.readable = True
+        self.move()
+
+    # -- ends ----------------------------------------------------------------------------------------------------------
 
     def arm(self, direction: Direction) -> None:
         """Let epoll tell from now on when the target takes more."""
@@ -385,6 +432,9 @@ class Link:
         if self not in self.relay.links:
             return
         self.relay.links.discard(self)
+        if self.exchanging and self.relay.engine.exchange is not None:
+            self.relay.engine.exchange.leave(self, closed=True)
+            self.exchanging = False
         self.up.release_pipe()
         self.down.release_pipe()
         if reset:

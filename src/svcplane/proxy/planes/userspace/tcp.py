@@ -106,7 +106,7 @@ class TcpRelay:
         """End connections that were idle for too long."""
         now, idle_s = self.engine.now, self.options.idle_timeout_s
         half_s = min(idle_s, HALF_CLOSED_S)
-        for link in [link for link in self.links if now - link.used_at >= (half_s if link.half_closed else idle_s)]:
+        for link in [link for link in self.links if now - link.last_used >= (half_s if link.half_closed else idle_s)]:
             link.close()
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from svcplane.base.net import join_host_port
 from svcplane.proxy.planes.userspace import handover, wire
 from svcplane.proxy.planes.userspace.balance import Balance, Strategy
 from svcplane.proxy.planes.userspace.engine import IN, Engine
+from svcplane.proxy.planes.userspace.exchange import Exchange
 from svcplane.proxy.planes.userspace.limits import raise_descriptor_limit
 from svcplane.proxy.planes.userspace.pipes import PipePool
 from svcplane.proxy.planes.userspace.tcp import Options, TcpRelay
@@ -74,6 +75,7 @@ class Worker:
 
     def __init__(self, control: socket.socket, linger_s: float, scope: str) -> None:
         self.engine, self.pipes = Engine(), PipePool()
+        self.engine.exchange = Exchange(self.engine.descriptor)
         self._control, self._linger_s, self._scope = control, linger_s, scope
         self._doorstep: socket.socket | None = None  # where the next proxy is waited for
         self._services: dict[str, Service] = {}
@@ -271,7 +273,7 @@ class Worker:
                     moved = link.up.moved, link.down.moved
                     endpoint = join_host_port(*link.backend.address) if link.backend else ""
                     client = join_host_port(*link.client_address[:2])
-                    yield wire.Connection(key, client, endpoint, now - link.opened_at, now - link.used_at, *moved)
+                    yield wire.Connection(key, client, endpoint, now - link.opened_at, now - link.last_used, *moved)
             else:
                 for session in relay.sessions.values():
                     moved = session.sent, session.received
