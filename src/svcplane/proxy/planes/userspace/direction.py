@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 READ_SIZE = 65_536
 STEPS = 16  # reads before others have their turn
-SPLICE_STEPS = 2
+SPLICE_TURN = 4 << 20  # bytes before others have their turn
 SPLICE_AFTER = 2  # full reads in a row
 SPLICE_LEAST = 16_384  # reads below it, some in a row, are copied again
 NOW = socket.MSG_DONTWAIT
@@ -214,7 +214,8 @@ class Direction:
         if pipe is None or source is None or target is None:
             return
         source_fd, target_fd = source.fileno(), target.fileno()
-        for _ in range(2 * SPLICE_STEPS):
+        enough = self.moved + SPLICE_TURN
+        while True:
             if self.piped:
                 if not self._empty_pipe(pipe, target_fd):
                     return
@@ -222,6 +223,9 @@ class Direction:
             if self._streak > SPLICE_AFTER or self.ended:
                 break
             if not self.readable:
+                return
+            if self.moved >= enough:
+                self.link.continue_later()
                 return
             try:
                 size = os.splice(source_fd, pipe.writer, pipe.size, flags=SPLICE_FLAGS)
@@ -232,9 +236,6 @@ class Direction:
             self.moved += size
             self.ended = not size
             self._streak = self._streak + 1 if size < SPLICE_LEAST else 0
-        else:
-            self.link.continue_later()
-            return
         self._streak = 0
         self.release_pipe()
         self.pump()

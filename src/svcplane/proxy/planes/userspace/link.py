@@ -47,6 +47,7 @@ class Link:
         "client",
         "client_address",
         "connected",
+        "continuing",
         "dialing",
         "dials",
         "down",
@@ -74,6 +75,7 @@ class Link:
         self.connected = False
         self.opened_at = self.used_at = relay.engine.now
         self.keeps_request = relay.options.retry_unanswered
+        self.continuing = False  # `move` will be called
         self.tuned = False  # whether small packets to the endpoint go out without waiting
         self.urgent = False  # urgent data was there: a short read may not be all
         self.turns, self.turns_wanted = 0, TURNS
@@ -257,7 +259,7 @@ class Link:
 
     def on_client(self, events: int) -> None:
         up, down = self.up, self.down
-        if events == IN and self.tuned:  # the usual
+        if events == IN and self.tuned and not self.continuing:  # the usual
             self.used_at = self.relay.engine.now
             try:
                 up.arrived()
@@ -288,6 +290,8 @@ class Link:
             ):  # one request alone does not wait for another
                 self.tuned = True
                 self.server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.continuing:
+                return
             if up.readable:
                 up.pump()
             if takes_again and down.waiting:
@@ -297,7 +301,7 @@ class Link:
 
     def on_server(self, events: int) -> None:
         up, down = self.up, self.down
-        if events == IN and self.connected:  # the usual
+        if events == IN and self.connected and not self.continuing:  # the usual
             self.used_at = self.relay.engine.now
             try:
                 down.arrived()
@@ -329,6 +333,8 @@ class Link:
             up.writable = True
         self.used_at = self.relay.engine.now
         try:
+            if self.continuing:
+                return
             if down.readable:
                 down.pump()
             if takes_again and up.waiting:
@@ -338,6 +344,7 @@ class Link:
 
     def move(self, _: object = None) -> None:
         """Both directions, from where they stopped."""
+        self.continuing = False
         if not self.connected or self.exchanging:
             return
         try:
@@ -384,6 +391,10 @@ class Link:
             self.relay.engine.change(target.fileno(), WATCHED | OUT)
 
     def continue_later(self) -> None:
+        """Once for both directions, and not for each event that comes before."""
+        if self.continuing:
+            return
+        self.continuing = True
         self.relay.engine.again(self.move, None)
 
     def ended(self, direction: Direction) -> None:

@@ -4,7 +4,7 @@ import fcntl
 import os
 
 #: The larger, the fewer system calls for a byte; and the more waits for a stalled client.
-LARGE, SMALL = 1_048_576, 262_144
+LARGE, ALONE, SMALL = 1_048_576, 524_288, 262_144
 MANY = 64  # in use at once: further ones are small
 KEPT = 64  # of each size
 F_SETPIPE_SZ = 1031
@@ -31,16 +31,16 @@ class Pipe:
 
 class PipePool:
     def __init__(self) -> None:
-        self._free: dict[int, list[Pipe]] = {LARGE: [], SMALL: []}
+        self._free: dict[int, list[Pipe]] = {LARGE: [], ALONE: [], SMALL: []}
         self._taken = 0
 
     def take(self) -> Pipe | None:
         """None where the process has no descriptors left.
 
-        One that flows alone has a small one: its two ends work while we pass on what was before, and wait the less for
-        us the sooner that is.  Several keep each other busy, and large ones save them system calls.
+        One that flows alone has a smaller one: its two ends work while we pass on what was before, and wait the less
+        for us the sooner that is.  Several keep each other busy, and large ones save them system calls.
         """
-        wanted = LARGE if 0 < self._taken < MANY else SMALL
+        wanted = SMALL if self._taken >= MANY else LARGE if self._taken else ALONE
         if self._free[wanted]:
             pipe = self._free[wanted].pop()
         else:

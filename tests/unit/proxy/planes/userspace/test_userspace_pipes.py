@@ -1,14 +1,14 @@
 """Which pipe a direction is spliced through."""
 
-from svcplane.proxy.planes.userspace.pipes import LARGE, MANY, SMALL, PipePool
+from svcplane.proxy.planes.userspace.pipes import ALONE, LARGE, MANY, SMALL, PipePool
 
 
-def test_one_that_flows_alone_has_a_small_pipe_and_several_large_ones_up_to_a_bound() -> None:
+def test_one_that_flows_alone_has_a_smaller_pipe_than_several_and_many_have_the_smallest() -> None:
     pool = PipePool()
     taken = [pool.take() for _ in range(MANY + 2)]
     pipes = [pipe for pipe in taken if pipe is not None]
     try:
-        assert [pipe.wanted for pipe in pipes] == [SMALL, *[LARGE] * (MANY - 1), SMALL, SMALL]
+        assert [pipe.wanted for pipe in pipes] == [ALONE, *[LARGE] * (MANY - 1), SMALL, SMALL]
     finally:
         for pipe in pipes:
             pool.give_back(pipe, dirty=True)

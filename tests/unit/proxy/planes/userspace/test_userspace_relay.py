@@ -136,6 +136,28 @@ def test_client_that_does_not_read_stops_the_endpoint(bench: Bench) -> None:
         assert len(read_all(client)) == sent[0]
 
 
+def test_a_stream_has_one_turn_a_wake_up_however_long_it_flows(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its events while it waits for its turn give it no other one."""
+    turns: list[int] = []
+    run_due = bench.engine._run_due
+
+    def counted() -> None:
+        turns.append(len(bench.engine._again))
+        run_due()
+
+    monkeypatch.setattr(bench.engine, "_run_due", counted)
+
+    def serve(end: socket.socket) -> None:
+        end.sendall(bytes(200 << 20))
+
+    with socket.create_connection(bench.start(bench.endpoint(serve)), 5) as client:
+        room, total = bytearray(1 << 20), 0
+        while size := client.recv_into(room):
+            total += size
+    assert total == 200 << 20
+    assert max(turns) == 1
+
+
 def test_reset_is_passed_on_both_ways(bench: Bench) -> None:
     seen: list[str] = []
 
