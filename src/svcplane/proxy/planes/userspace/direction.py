@@ -213,11 +213,19 @@ class Direction:
         pipe, source, target = self.pipe, self.source, self.target
         if pipe is None or source is None or target is None:
             return
-        source_fd, target_fd = source.fileno(), target.fileno()
+        source_fd, target_fd, splice = source.fileno(), target.fileno(), os.splice
+        reader, writer, size = pipe.reader, pipe.writer, pipe.size
         enough = self.moved + SPLICE_TURN
         while True:
             if self.piped:
-                if not self._empty_pipe(pipe, target_fd):
+                if not self.writable:
+                    return
+                try:
+                    self.piped -= splice(reader, target_fd, self.piped, None, None, SPLICE_FLAGS)
+                except BlockingIOError:
+                    self.writable = False
+                    if not self.armed:
+                        self.link.arm(self)
                     return
                 continue
             if self._streak > SPLICE_AFTER or self.ended:
@@ -228,30 +236,17 @@ class Direction:
                 self.link.continue_later()
                 return
             try:
-                size = os.splice(source_fd, pipe.writer, pipe.size, flags=SPLICE_FLAGS)
+                got = splice(source_fd, writer, size, None, None, SPLICE_FLAGS)
             except BlockingIOError:
                 self.readable = False
                 return
-            self.piped = size
-            self.moved += size
-            self.ended = not size
-            self._streak = self._streak + 1 if size < SPLICE_LEAST else 0
+            self.piped = got
+            self.moved += got
+            self.ended = not got
+            self._streak = self._streak + 1 if got < SPLICE_LEAST else 0
         self._streak = 0
         self.release_pipe()
         self.pump()
-
-    def _empty_pipe(self, pipe: Pipe, target_fd: int) -> bool:
-        """False where the target takes no more now."""
-        if not self.writable:
-            return False
-        try:
-            self.piped -= os.splice(pipe.reader, target_fd, self.piped, flags=SPLICE_FLAGS)
-        except BlockingIOError:
-            self.writable = False
-            if not self.armed:
-                self.link.arm(self)
-            return False
-        return True
 
     def release_pipe(self) -> None:
         if self.pipe is not None:
