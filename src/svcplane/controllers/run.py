@@ -81,8 +81,10 @@ async def _has_service_cidrs(client: ApiClient) -> bool:
             await asyncio.sleep(RETRY_S)
 
 
-async def run_controllers(transport: Transport, names: tuple[str, ...] = NAMES) -> None:
-    """Run the named controllers until cancelled."""
+async def run_controllers(
+    transport: Transport, names: tuple[str, ...] = NAMES, *, listed: Callable[[], None] = lambda: None
+) -> None:
+    """Run the named controllers until cancelled; `listed` is called when they have seen everything once."""
     cluster = Cluster(transport)
     if ServiceCIDRController.name in names and not await _has_service_cidrs(cluster.client):
         log.info("this API server has no ServiceCIDRs: controller=%s stays off", ServiceCIDRController.name)
@@ -92,6 +94,7 @@ async def run_controllers(transport: Transport, names: tuple[str, ...] = NAMES) 
         controller.queue.measured(controller.name)
     try:
         await cluster.start()
+        listed()
         async with asyncio.TaskGroup() as group:
             for controller in controllers:
                 for _ in range(WORKERS):
