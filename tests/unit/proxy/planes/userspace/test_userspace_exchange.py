@@ -125,21 +125,20 @@ def test_idle_connection_ends_and_leaves_nothing(bench: Bench) -> None:
 
 
 def test_side_that_does_not_read_holds_the_other_back_and_nothing_is_lost(bench: Bench) -> None:
-    go_on = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
     read: list[bytes] = []
 
     def serve(end: socket.socket) -> None:
-        for _ in range(1000):
-            data = end.recv(100)
-            if data == b"begin":
-                break
+        while (data := end.recv(100)) != b"begin":
             end.sendall(data)
+        begun.set()
         go_on.wait(10)
         read.append(read_all(end))
 
     address = bench.start(bench.endpoint(serve))
     with connected(bench, address) as client:
         client.sendall(b"begin")
+        assert begun.wait(5)
         client.setblocking(False)
         chunk, sent = random.Random(1).randbytes(1500), bytearray()
         quiet_since = time.monotonic()
