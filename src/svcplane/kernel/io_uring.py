@@ -23,6 +23,7 @@ SETUP, ENTER, REGISTER = 425, 426, 427  # system calls, the same on every archit
 IORING_SETUP_CQSIZE, IORING_SETUP_SUBMIT_ALL = 1 << 3, 1 << 7
 IORING_SETUP_SINGLE_ISSUER, IORING_SETUP_DEFER_TASKRUN = 1 << 12, 1 << 13
 IORING_FEAT_SINGLE_MMAP, IORING_FEAT_NODROP, IORING_FEAT_EXT_ARG = 1 << 0, 1 << 1, 1 << 8
+IORING_SQ_CQ_OVERFLOW = 1 << 1
 IORING_ENTER_GETEVENTS, IORING_ENTER_EXT_ARG = 1 << 0, 1 << 3
 IORING_REGISTER_PBUF_RING = 22
 IORING_OFF_SQES = 0x10000000
@@ -33,7 +34,6 @@ IORING_CQE_F_BUFFER, IORING_CQE_F_MORE = 1 << 0, 1 << 1
 GOES_ON = IORING_CQE_F_BUFFER | IORING_CQE_F_MORE
 
 SUBMISSIONS, COMPLETIONS = 1024, 4096
-ROUND = 512  # completions looked at before all else has its turn
 BUFFERS, BUFFER_SIZE = 256, 16_384
 #: All of it or a failure, now.
 SEND_FLAGS = socket.MSG_NOSIGNAL | socket.MSG_WAITALL | socket.MSG_DONTWAIT
@@ -83,6 +83,10 @@ class Left:
     more: bool
 
 
+def _none(_: int) -> None:
+    """No flow."""
+
+
 def _call(number: int, *arguments: int) -> int:
     result: int = _syscall(number, *arguments, *(0,) * (6 - len(arguments)))
     if result < 0:
@@ -117,7 +121,7 @@ class Ring:
 
     def _map(self, parameters: list[int]) -> None:
         submissions, completions = parameters[0], parameters[1]
-        _, sq_tail, _, _, _, _, sq_array = parameters[10:17]
+        _, sq_tail, _, _, sq_flags, _, sq_array = parameters[10:17]
         cq_head, cq_tail, _, _, _, entries = parameters[20:26]
         size = max(sq_array + submissions * 4, entries + completions * 16)
         ring = memoryview(mmap.mmap(self._descriptor, size))
@@ -127,8 +131,10 @@ class Ring:
         slots = memoryview(mmap.mmap(self._descriptor, submissions * 64, offset=IORING_OFF_SQES))
         self._words, self._halves = slots.cast("Q"), slots.cast("I")
         self._sq_tail_at, self._cq_head_at, self._cq_tail_at = sq_tail // 4, cq_head // 4, cq_tail // 4
+        self._sq_flags_at = sq_flags // 4
         self._sq_mask, self._cq_mask = submissions - 1, completions - 1
         self._tail = self._submitted = self._head = 0
+        self.settled = True  # whether the last round knew what became of all sends before it
 
     def _register_buffers(self) -> None:
         self._memory, self._ring = mmap.mmap(-1, BUFFERS * BUFFER_SIZE), mmap.mmap(-1, BUFFERS * 16)
@@ -209,10 +215,12 @@ class Ring:
         `now` tells rounds apart.  Of a flow at most one send is under way, so that none can overtake another: what
         comes twice in a round, ends or fails is left to the caller, and the flow taken out of `flows`, so that all
         later of it is left too.  Sends go out with the next `wait` or `submit`.
+
+        Where more is complete than the ring holds, sends that failed may be told of later: then all is left.
         """
-        over = self._tail == self._submitted  # the sends of the round before
+        settled = self.settled = self._is_settled()
         round_, count = self._taken()
-        get, halves, order, tokens = flows.get, self._halves, self._order, self._tokens
+        get, halves, order, tokens = flows.get if settled else _none, self._halves, self._order, self._tokens
         tail, mask, used, buffer = self._tail, self._sq_mask, 0, 0
         left: list[Left] = []
         for token, size, flags in _completions(round_):
@@ -238,20 +246,24 @@ class Ring:
         self._tail = tail
         self._head += count
         self._counters[self._cq_head_at] = self._head & U32
-        if over:
+        if settled:
             self._give_back()
         self._used, self._round = self._used + used, self._round + round_
         if used and buffer != (self._free_tail + self._used - 1) & (BUFFERS - 1):
             self._in_order = False
         return left
 
+    def _is_settled(self) -> bool:
+        overflown = self._counters[self._sq_flags_at] & IORING_SQ_CQ_OVERFLOW
+        return self._tail == self._submitted and not overflown
+
     def _taken(self) -> tuple[bytes, int]:
-        """Completions, as they lie in memory, and their number."""
+        """Completions, as they lie in memory, and their number.  All there are: the last may tell that a send failed
+        whose buffer is given back after this round."""
         count = (self._counters[self._cq_tail_at] - self._head) & U32
-        count = min(count, ROUND, SUBMISSIONS - (self._tail - self._submitted))
         first = (self._head & self._cq_mask) * 16
         last = ((self._head + count) & self._cq_mask) * 16
-        if first <= last:
+        if first < last or not count:
             return bytes(self._entries[first:last]), count
         return bytes(self._entries[first:]) + bytes(self._entries[:last]), count
 

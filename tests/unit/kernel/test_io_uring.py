@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from svcplane.kernel.io_uring import BUFFER_SIZE, BUFFERS, Left, Ring
+from svcplane.kernel.io_uring import BUFFER_SIZE, BUFFERS, COMPLETIONS, Left, Ring
 
 
 @dataclass
@@ -207,3 +207,49 @@ def test_want_of_buffers_is_told_and_nothing_is_lost(rig: Rig) -> None:
                 rig.ring.receive(rig.pairs[left.token - 1][0][1].fileno(), left.token)
     assert got == said
     assert -errno.ENOBUFS in {left.size for left in rig.left}
+
+
+def ask_for_much(ring: Ring, descriptor: int, count: int) -> None:
+    """Completions of another kind, at once."""
+    for number in range(count):
+        ring.poll(descriptor, 10_000 + number)
+    ring.submit()
+
+
+@pytest.mark.parametrize("rig", [BUFFERS], indirect=True)
+def test_send_that_took_less_is_told_before_its_buffer_is_used_again(rig: Rig) -> None:
+    """Also behind much else, and with others that wait for buffers."""
+    rig.pairs[0][1][0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+    first, second = (random.Random(seed).randbytes(12_000) for seed in (1, 2))
+    one, other = socket.socketpair()
+    with one, other:
+        other.sendall(b"x")
+        for number in range(BUFFERS):
+            rig.said(number).sendall(first)
+        rig.ring.submit()
+        ask_for_much(rig.ring, one.fileno(), 1500)
+        rig.round(0)
+        for number in range(BUFFERS):
+            rig.said(number).sendall(second)
+        while not any(left.sent for left in rig.left):
+            rig.round(0)
+    (told,) = [left for left in rig.left if left.sent]
+    assert told.token == 1
+    assert told.data == first[told.size :]
+
+
+def test_more_complete_than_the_ring_holds_is_left_in_order(rig: Rig) -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        other.sendall(b"x")
+        rig.said(0).sendall(b"first")
+        rig.ring.submit()
+        ask_for_much(rig.ring, one.fileno(), 2 * COMPLETIONS + 100)
+        rig.said(0).sendall(b"second")
+        settled = []
+        for _ in range(4):
+            rig.round(0)
+            settled.append(rig.ring.settled)
+    assert (settled[0], settled[-1]) == (False, True)
+    assert [left.data for left in rig.left if left.token == 1] == [b"first", b"second"]
+    assert len(rig.left) == 2 * COMPLETIONS + 102

@@ -84,6 +84,10 @@ class Exchange:
         if not closed:
             self._leaving.append(link)
 
+    @property
+    def _settled(self) -> bool:
+        return self._ring is not None and self._ring.settled
+
     # -- rounds ----------------------------------------------------------------------------------------------------
 
     def submit(self) -> None:
@@ -111,7 +115,7 @@ class Exchange:
                 self._leftover(left, now)
             except Exception:
                 log.exception("a relay failed: token=%d", left.token)
-        if self._leaving:
+        if self._leaving and self._settled:
             self._let_go(now)
         return polled
 
@@ -131,7 +135,7 @@ class Exchange:
             direction.moved += left.size
             direction.pending += left.data
             link.used_at = now
-        elif left.size == -errno.ENOBUFS and not link.leaving:
+        elif left.size == -errno.ENOBUFS and not link.leaving and self._settled:
             self._receive(direction)
             return
         elif not left.size:
