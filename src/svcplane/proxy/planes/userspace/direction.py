@@ -95,7 +95,7 @@ class Direction:
         if self.pending or not self.writable or self.closing or self.pipe is not None or recv is None or send is None:
             self.pump()
             return
-        if self.link.keeps_request:
+        if self.link.keeps_request or self.link.urgent:
             self.pump()
             return
         try:
@@ -168,8 +168,8 @@ class Direction:
             return True
         if size < READ_SIZE:
             self._streak = 0
-            self.readable = self.closing
-            return self.closing  # else all was read
+            self.readable = self.closing or link.urgent
+            return self.readable  # else all was read
         self._streak += 1
         if self._streak >= SPLICE_AFTER and not self.pending and self._begin_splicing():
             link.continue_later()
@@ -200,7 +200,7 @@ class Direction:
 
     def _begin_splicing(self) -> bool:
         self._streak = 0
-        if self.link.keeps_request or self.source is None or self.target is None:
+        if self.link.keeps_request or self.link.urgent or self.source is None or self.target is None:
             return False
         self.pipe = self.link.relay.pipes.take()
         if self.pipe is None:
@@ -228,7 +228,7 @@ class Direction:
                         self.link.arm(self)
                     return
                 continue
-            if self._streak > SPLICE_AFTER or self.ended:
+            if self._streak > SPLICE_AFTER or self.ended or self.link.urgent:  # a splice ends at urgent data
                 break
             if not self.readable:
                 return

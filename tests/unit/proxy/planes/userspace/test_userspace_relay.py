@@ -389,3 +389,25 @@ def test_retired_udp_listener_serves_the_sessions_it_has(bench: Bench) -> None:
         late.send(b"hello")
         with pytest.raises(TimeoutError):
             late.recv(100)
+
+
+@pytest.mark.parametrize("size", [5, 20_000_000])
+def test_what_comes_around_urgent_data_goes_on(bench: Bench, size: int) -> None:
+    """A read ends before it, though more is there."""
+    heard = bytearray()
+
+    def serve(end: socket.socket) -> None:
+        end.sendall(end.recv(100))
+        while data := end.recv(1 << 20):
+            heard.extend(data)
+
+    with socket.create_connection(bench.start(bench.endpoint(serve)), 5) as client:
+        client.sendall(b"hello")
+        assert client.recv(100) == b"hello"
+        bench.engine.later(0.0, lambda _: time.sleep(0.1), None)  # so that all is there when it is read
+        time.sleep(0.05)
+        client.sendall(b"x" * size)
+        client.send(b"!", socket.MSG_OOB)
+        client.sendall(b"y" * size)
+        wait_until(lambda: len(heard) == 2 * size)
+    assert heard == b"x" * size + b"y" * size
