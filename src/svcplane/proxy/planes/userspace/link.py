@@ -178,6 +178,8 @@ class Link:
         self.relay.engine.watch(server.fileno(), WATCHED | OUT if up.armed else WATCHED, self.on_server)
         if established:
             self._established()
+            if up.readable:  # epoll may have told of it during an earlier dial
+                self.continue_later()
         return established
 
     def _read_early(self) -> bool:
@@ -195,7 +197,7 @@ class Link:
         up.pending = data
         up.moved = len(data)
         up.ended = not data
-        up.readable = len(data) == READ_SIZE
+        up.readable = len(data) == READ_SIZE or up.closing or self.urgent
         return True
 
     def on_dial_due(self, number: object) -> None:

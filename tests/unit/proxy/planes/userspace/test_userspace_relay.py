@@ -199,6 +199,24 @@ def test_endpoint_that_does_not_answer_is_passed_over_after_its_time(bench: Benc
     assert time.monotonic() - began < 0.2
 
 
+@pytest.mark.parametrize("size", [5, 200_000])
+def test_what_the_client_said_before_the_second_dial_goes_on_to_its_end(bench: Bench, size: int) -> None:
+    """All of it was there before anybody could take it: nothing tells of it again."""
+    read: list[bytes] = []
+
+    def serve(end: socket.socket) -> None:
+        read.append(read_all(end))
+        end.sendall(b"thanks")
+
+    address = bench.start(bench.silent(), bench.endpoint(serve))
+    with socket.create_connection(address, 5) as client:
+        time.sleep(0.05)
+        client.sendall(b"x" * size)
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100) == b"thanks"
+    assert read == [b"x" * size]
+
+
 def test_client_is_reset_when_no_endpoint_answers(bench: Bench) -> None:
     address = bench.start(closed(), closed())
     with pytest.raises(ConnectionError):
