@@ -115,7 +115,7 @@ class Engine:
             if self._again or self._next <= self.now:
                 self._run_due()
             if self._dead:
-                if exchange is not None and exchange.busy:
+                if exchange is not None:
                     exchange.submit()  # what names these sockets by descriptors that may be others' after this
                 for end in self._dead:
                     end.close()

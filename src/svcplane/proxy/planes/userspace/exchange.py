@@ -135,7 +135,7 @@ class Exchange:
             direction.moved += left.size
             direction.pending += left.data
             link.used_at = now
-        elif left.size == -errno.ENOBUFS and not link.leaving and self._settled:
+        elif left.size == -errno.ENOBUFS and not link.leaving and self._settled and direction.seen != now:
             self._receive(direction)
             return
         elif not left.size:
