@@ -39,14 +39,40 @@ PROXY = (
 )
 
 
+DIFFERENCE = re.compile(r" {4}\S+: want (\{.*\}), got (\{.*\})")
+
+
+def is_bad_luck(told: str) -> bool:
+    """Whether clients that each stay with one Pod missed a Pod between them, and all else is as recorded: two dozen
+    draws among three Pods do so once in some thousand."""
+    found = [DIFFERENCE.fullmatch(line) for line in told.splitlines()[1:]]
+    if not found or None in found:
+        return False
+    cells = [(json.loads(match[1]), json.loads(match[2])) for match in found if match]
+    for want, got in cells:
+        wanted, reached = want.pop("pods", None), got.pop("pods", None)
+        if want != got or want.get("distinct") != 1 or not (wanted and reached and set(reached) < set(wanted)):
+            return False
+    return True
+
+
 def outcomes(name: str, work: Path) -> dict[tuple[str, str], str]:
-    """(run, scenario) -> `` where every cell was as recorded, else what the bench says."""
+    """(run, scenario) -> `` where every cell was as recorded, else what the bench says; bad luck has another try."""
+    found = bench(name, work, [])
+    for (_, scenario), told in list(found.items()):
+        if is_bad_luck(told):
+            found |= bench(name, work / scenario, ["--only", scenario])
+    return found
+
+
+def bench(name: str, work: Path, only: list[str]) -> dict[tuple[str, str], str]:
     mode, flags = MODES[name]
     command = [sys.executable, str(HERE / "bench" / "matrix.py"), "run", "--mode", mode]
     command += ["--prefix", f"m{os.getpid() % 100000}{list(MODES).index(name)}-", "--work", str(work)]
     command += BENCH_FLAGS.get(mode, [])
     command += ["--apiserver-command", APISERVER, "--proxy-command", f"{PROXY} {flags}", str(HERE / "data")]
     command += [str(HERE / "more")] if name in MORE_MODES else []
+    command += only
     run = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     results: dict[tuple[str, str], str] = {}
     current = ""
@@ -85,3 +111,21 @@ def test_packets_go_where_kube_proxy_sends_them(mode: str, scenario: str, measur
         assert difference, f"{scenario} passes now: take it off tests/matrix/not_yet.json"
     else:
         assert not difference
+
+
+def test_luck_is_not_taken_for_more_than_it_is() -> None:
+    told = "FAIL affinity-timeout: 2 of 8 cells differ\n"
+    want = '{"distinct": 1, "pods": ["p11", "p12", "p21"], "src": "masq"}'
+    cell = f'    vip/tcp/ext-many: want {want}, got {{"distinct": 1, "src": "masq", "pods": ["p11", "p21"]}}'
+    assert is_bad_luck(told + cell)
+    assert is_bad_luck(f"{told}{cell}\n{cell}")
+    for other in (
+        "",
+        cell.replace('"distinct": 1, "src"', '"distinct": 2, "src"'),
+        cell.replace('["p11", "p21"]', '["p11", "p31"]'),
+        cell.replace('["p11", "p21"]', "[]"),
+        cell.replace('"src": "masq", "pods"', '"src": "client", "pods"'),
+        f"{cell}\n    something else",
+        f'    vip/tcp/ext-many: want {want}, got "REJECT"',
+    ):
+        assert not is_bad_luck(told + other), other
