@@ -4,6 +4,7 @@ Python's collector walks everything that lives again and again while it grows, w
 and later for a tenth of a second at a time, which is what a change would wait for.  The state has no cycles.
 """
 
+import asyncio
 import contextlib
 import ctypes
 import gc
@@ -14,8 +15,15 @@ _AFTERWARDS = (20_000, 20, 50)
 
 
 def expect_growth() -> None:
-    """Do not collect until `settle` is called."""
+    """Do not collect until `settle` is called, or for a minute: who waits for its API server collects meanwhile.
+    Within a running loop."""
     gc.disable()
+    asyncio.get_running_loop().call_later(GROWTH_S, _end_growth)
+
+
+def _end_growth() -> None:
+    if not gc.isenabled():
+        settle()
 
 
 def settle() -> None:

@@ -9,7 +9,7 @@ import click
 
 from svcplane.base.durations import parse_duration
 from svcplane.base.errors import ConfigError
-from svcplane.base.memory import GROWTH_S, expect_growth, settle
+from svcplane.base.memory import expect_growth, settle
 from svcplane.base.net import host_port
 from svcplane.cli.main import configure_logging
 
@@ -99,16 +99,7 @@ async def _run(
 
     async def work() -> None:
         expect_growth()
-        patience = asyncio.get_running_loop().call_later(GROWTH_S, settle)  # who waits for its API server collects
-
-        def listed() -> None:
-            patience.cancel()
-            settle()
-
-        try:
-            await run_controllers(transport, names, listed=listed)
-        finally:
-            patience.cancel()
+        await run_controllers(transport, names, listed=settle)
 
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(transport.close)

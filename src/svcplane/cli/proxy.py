@@ -15,7 +15,7 @@ import click
 
 from svcplane import __version__
 from svcplane.base.errors import ConfigError, EnvironmentProblem, KernelError, SvcplaneError
-from svcplane.base.memory import GROWTH_S, expect_growth, settle
+from svcplane.base.memory import expect_growth, settle
 from svcplane.base.net import Family
 from svcplane.base.tasks import cancel_and_wait
 from svcplane.cli.main import configure_logging
@@ -135,7 +135,6 @@ def proxy(**flags: Any) -> None:
     if flags["init_only"]:
         _prepare(config, chosen.settings(config))
         return
-    expect_growth()
     uvloop.run(_run(config, chosen, flags))
 
 
@@ -265,6 +264,7 @@ async def _cleanup() -> None:
 
 
 async def _run(config: KubeProxyConfiguration, chosen: Chosen, flags: dict[str, Any]) -> None:
+    expect_growth()
     from svcplane.proxy.agent import Agent
 
     stopped = asyncio.Event()
@@ -299,12 +299,7 @@ def _shown(flags: dict[str, Any]) -> dict[str, str]:
 
 async def _follow(chosen: Chosen, config: KubeProxyConfiguration, agent: Any) -> None:
     """Set kernel parameters once our rules have loaded what has them; take on edits of the configuration file."""
-    try:
-        async with asyncio.timeout(GROWTH_S):
-            await agent.synced.wait()
-    except TimeoutError:  # who waits for its API server collects meanwhile
-        settle()
-        await agent.synced.wait()
+    await agent.synced.wait()
     settle()
     _protect(config)
     parameters = Parameters(config)
