@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import pytest
+
+from svcplane.proxy.planes.userspace import link
 from svcplane.proxy.planes.userspace.balance import Address, Balance
 from svcplane.proxy.planes.userspace.engine import Engine
 from svcplane.proxy.planes.userspace.exchange import Exchange
@@ -35,9 +38,11 @@ class Bench:
         self._thread = threading.Thread(target=self.engine.run)
         self.engine.every(0.02, self._tick)
 
-    def with_exchange(self) -> None:
-        """As a worker has one."""
+    def with_exchange(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As a worker has one, but every connection goes there with its first turn, and again and again."""
         self.engine.exchange = Exchange(self.engine.descriptor)
+        monkeypatch.setattr(link, "TURNS", 1)
+        monkeypatch.setattr(link, "MOST_TURNS", 1)
 
     def _tick(self) -> None:
         self.tcp.sweep()

@@ -15,7 +15,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -45,18 +45,6 @@ _syscall.restype, _syscall.argtypes = ctypes.c_long, [ctypes.c_long] * 7
 _completions = struct.Struct("<QiI").iter_unpack
 
 
-class _BufferRing(ctypes.Structure):
-    """struct io_uring_buf_reg."""
-
-    _fields_ = (
-        ("address", ctypes.c_uint64),
-        ("entries", ctypes.c_uint32),
-        ("group", ctypes.c_uint16),
-        ("flags", ctypes.c_uint16),
-        ("reserved", ctypes.c_uint64 * 3),
-    )
-
-
 class Flow(Protocol):
     """From one socket to another, which is `goes_to`.  `seen`: the last round in which it had more."""
 
@@ -81,10 +69,6 @@ class Left:
     data: bytes
     sent: bool
     more: bool
-
-
-def _none(_: int) -> None:
-    """No flow."""
 
 
 def _call(number: int, *arguments: int) -> int:
@@ -148,7 +132,7 @@ class Ring:
             self._words[at + 2], self._words[at + 3] = address, SEND_FLAGS << 32
             self._words[at + 4] = SEND | number
         self._next_slot = 0
-        request = _BufferRing(ring_start, BUFFERS, 0, 0)
+        request = (ctypes.c_uint64 * 5)(ring_start, BUFFERS)  # struct io_uring_buf_reg, of group 0
         _call(REGISTER, self._descriptor, IORING_REGISTER_PBUF_RING, ctypes.addressof(request), 1)
         self._ring_words, self._ring_halves = memoryview(self._ring).cast("Q"), memoryview(self._ring).cast("H")
         self._free_tail = 0
@@ -220,7 +204,8 @@ class Ring:
         """
         settled = self.settled = self._is_settled()
         round_, count = self._taken()
-        get, halves, order, tokens = flows.get if settled else _none, self._halves, self._order, self._tokens
+        active: Mapping[int, AnyFlow] = flows if settled else {}
+        get, halves, order, tokens = active.get, self._halves, self._order, self._tokens
         tail, mask, used, buffer = self._tail, self._sq_mask, 0, 0
         left: list[Left] = []
         for token, size, flags in _completions(round_):

@@ -12,6 +12,8 @@ import pytest
 
 from svcplane.kernel.io_uring import BUFFER_SIZE, BUFFERS, COMPLETIONS, Left, Ring
 
+pytestmark = pytest.mark.io_uring
+
 
 @dataclass
 class Way:
@@ -52,14 +54,6 @@ class Rig:
             for ends in pair:
                 for end in ends:
                     end.close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kernel() -> None:
-    try:
-        Ring().close()
-    except OSError as problem:
-        pytest.skip(f"this kernel or container has no io_uring to use: {problem}; Linux 6.1 without a ban has")
 
 
 @pytest.fixture

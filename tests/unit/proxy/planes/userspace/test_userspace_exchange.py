@@ -17,21 +17,13 @@ from svcplane.proxy.planes.userspace import exchange, link
 from svcplane.proxy.planes.userspace.balance import Address
 from svcplane.proxy.planes.userspace.direction import Direction
 
-
-@pytest.fixture(scope="module", autouse=True)
-def kernel() -> None:
-    try:
-        io_uring.Ring().close()
-    except OSError as problem:
-        pytest.skip(f"this kernel or container has no io_uring to use: {problem}; Linux 6.1 without a ban has")
+pytestmark = pytest.mark.io_uring
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made = Bench()
-    made.with_exchange()
-    monkeypatch.setattr(link, "TURNS", 1)
-    monkeypatch.setattr(link, "MOST_TURNS", 1)
+    made.with_exchange(monkeypatch)
     yield made
     made.close()
 

@@ -10,19 +10,16 @@ from collections.abc import Iterator
 import pytest
 from tests.relaybench import Bench, Serve, ask, closed, read_all, say, wait_until
 
-from svcplane.proxy.planes.userspace import link
 from svcplane.proxy.planes.userspace.balance import Address
 from svcplane.proxy.planes.userspace.worker import socket_mark
 
 
-@pytest.fixture(params=["epoll", "io_uring"])
+@pytest.fixture(params=["epoll", pytest.param("io_uring", marks=pytest.mark.io_uring)])
 def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """With the ring, every connection goes there with its first turn, and again and again."""
     made = Bench()
     if request.param == "io_uring":
-        made.with_exchange()
-        monkeypatch.setattr(link, "TURNS", 1)
-        monkeypatch.setattr(link, "MOST_TURNS", 1)
+        made.with_exchange(monkeypatch)
     yield made
     made.close()
 
