@@ -15,11 +15,12 @@ import os
 import select
 import socket
 import struct
+import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-SETUP, ENTER, REGISTER = 425, 426, 427  # system calls, the same on every architecture
+SETUP, ENTER, REGISTER = 425, 426, 427  # system calls, the same on all architectures but alpha and mips
 IORING_SETUP_CQSIZE, IORING_SETUP_SUBMIT_ALL = 1 << 3, 1 << 7
 IORING_SETUP_SINGLE_ISSUER, IORING_SETUP_DEFER_TASKRUN = 1 << 12, 1 << 13
 IORING_FEAT_SINGLE_MMAP, IORING_FEAT_NODROP, IORING_FEAT_EXT_ARG = 1 << 0, 1 << 1, 1 << 8
@@ -83,6 +84,8 @@ class Ring:
     """See the module's text.  For one thread.  Raises OSError where the kernel is too old or forbids it."""
 
     def __init__(self) -> None:
+        if sys.byteorder != "little":
+            raise OSError(errno.ENOSYS, "entries are written as little-endian machines have them")
         parameters = (ctypes.c_uint32 * 30)()  # struct io_uring_params
         parameters[1] = COMPLETIONS
         parameters[2] = (

@@ -247,3 +247,9 @@ def test_more_complete_than_the_ring_holds_is_left_in_order(rig: Rig) -> None:
     assert (settled[0], settled[-1]) == (False, True)
     assert [left.data for left in rig.left if left.token == 1] == [b"first", b"second"]
     assert len(rig.left) == 2 * COMPLETIONS + 102
+
+
+def test_machine_of_the_other_byte_order_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svcplane.kernel.io_uring.sys.byteorder", "big")
+    with pytest.raises(OSError, match="little-endian"):
+        Ring()
